@@ -1,0 +1,138 @@
+// Package model holds what the proxy knows of the cluster and of its node, as immutable values.
+//
+// Sources (package watch) make them, package plan turns them into rules. Nothing in here is changed
+// after it was made, so that a pointer that is equal means a value that is equal.
+package model
+
+import (
+	"net/netip"
+	"time"
+)
+
+// A Name names an object of Kubernetes.
+type Name struct {
+	Namespace, Name string
+}
+
+// String returns namespace/name.
+func (n Name) String() string { return n.Namespace + "/" + n.Name }
+
+// Compare orders names by namespace, then by name.
+func (n Name) Compare(o Name) int {
+	if c := compare(n.Namespace, o.Namespace); c != 0 {
+		return c
+	}
+	return compare(n.Name, o.Name)
+}
+
+func compare(a, b string) int {
+	switch {
+	case a < b:
+		return -1
+	case a > b:
+		return 1
+	}
+	return 0
+}
+
+// Protocol is the IP protocol number of a Service port (IPPROTO_*, linux/in.h).
+type Protocol uint8
+
+// The protocols that a Service can have.
+const (
+	TCP  Protocol = 6
+	UDP  Protocol = 17
+	SCTP Protocol = 132
+)
+
+// String returns the name of the protocol in lower case, as nft prints it.
+func (p Protocol) String() string {
+	switch p {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case SCTP:
+		return "sctp"
+	}
+	return "unknown"
+}
+
+// A Snapshot is all that the proxy knows at one time.
+type Snapshot struct {
+	// Services holds every Service that the proxy serves, with its endpoints. Services without an
+	// address of their own, and those that another proxy serves, are not in it.
+	Services Map[Name, *Service]
+	// Node is this node.
+	Node *Node
+	// ServiceCIDRs are the ranges that cluster IPs are allocated from, sorted, without duplicates.
+	ServiceCIDRs []netip.Prefix
+}
+
+// A Service is one Service with all that concerns it.
+type Service struct {
+	Name Name
+	// Created is the creation time; zero if unknown. Of two Services that claim the same front end
+	// the older one has it.
+	Created time.Time
+	// ClusterIPs has at most one address of each family.
+	ClusterIPs []netip.Addr
+	// ExternalIPs are spec.externalIPs, of both families.
+	ExternalIPs []netip.Addr
+	// LoadBalancerIPs are those of status.loadBalancer.ingress that the node captures (ipMode VIP).
+	LoadBalancerIPs []netip.Addr
+	// SourceRanges are spec.loadBalancerSourceRanges, of both families. A family without any is not
+	// filtered, nor is one with a /0 in it.
+	SourceRanges []netip.Prefix
+	// ExternalLocal is externalTrafficPolicy Local of an externally accessible Service.
+	ExternalLocal bool
+	// InternalLocal is internalTrafficPolicy Local.
+	InternalLocal bool
+	// Affinity is the timeout of session affinity ClientIP; 0 for none.
+	Affinity time.Duration
+	// HealthCheckNodePort is the port of the health check server; 0 for none.
+	HealthCheckNodePort uint16
+	Ports               []Port
+}
+
+// A Port is one port of a Service with its endpoints.
+type Port struct {
+	Name     string
+	Protocol Protocol
+	Port     uint16
+	NodePort uint16 // 0 for none
+	// Endpoints are those of both families, sorted by address, without duplicates, whether usable or
+	// not: [Endpoint] says what they are good for.
+	Endpoints []Endpoint
+}
+
+// An Endpoint is one address that serves a port.
+type Endpoint struct {
+	Addr netip.AddrPort
+	// Node is the name of the node that it is on; empty if unknown.
+	Node string
+	// Ready, Serving and Terminating are the conditions, with the defaults applied.
+	Ready, Serving, Terminating bool
+	// Hints are nil if the endpoint has none.
+	Hints *Hints
+}
+
+// Hints name the zones and nodes that should use an endpoint (KEP-2433, KEP-4444). Nil lists are
+// absent hints.
+type Hints struct {
+	Zones, Nodes []string
+}
+
+// A Node is this node.
+type Node struct {
+	Name string
+	// Zone is the label topology.kubernetes.io/zone; empty for none.
+	Zone string
+	// PrimaryIPs has for each family at most one address: that of the Node object or, without one,
+	// the first global address of the node.
+	PrimaryIPs []netip.Addr
+	// Addresses are all addresses of the node's interfaces, sorted, loopback included.
+	Addresses []netip.Addr
+	// PodCIDRs are spec.podCIDRs of the Node object.
+	PodCIDRs []netip.Prefix
+}
