@@ -1,0 +1,91 @@
+# Bare `make` lists the targets. Logic lives in Go tests, not here.
+
+SHELL       := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+export PATH := $(PATH):/usr/local/go/bin:/usr/sbin:/sbin
+
+# The version is what git says, if this is a clone and git is there.
+VERSION ?= $(shell git describe --tags --always --dirty 2>/dev/null)
+COMMIT  ?= $(shell git rev-parse HEAD 2>/dev/null)
+LDFLAGS := -s -w -X main.version=$(VERSION) -X main.commit=$(COMMIT)
+# Go's own look at git fails where the clone belongs to another user, as it does in containers.
+export GOFLAGS ?= -buildvcs=false
+
+TOOL     := go tool -modfile=.tools/go.mod
+IMAGE    ?= nftproxy:$(or $(VERSION),latest)
+FUZZTIME ?= 30s
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: setup ## show it: a small world of network namespaces, requests, changes; under a minute (root)
+	go run ./e2e/demo
+
+.PHONY: test
+test: setup-test lint ## run everything, from the linters to packets in network namespaces (root)
+	NFTPROXY_TEST=all CGO_ENABLED=1 go test -race -timeout 10m $$(go list ./... | grep -v '/e2e')
+	NFTPROXY_TEST=all go test -timeout 15m ./e2e/...
+
+.PHONY: unit
+unit: ## run the tests that are quick; those that need root are skipped without it
+	go test $$(go list ./... | grep -v '/e2e')
+
+.PHONY: build
+build: ## build the static binary bin/nftproxy
+	CGO_ENABLED=0 go build -trimpath -ldflags '$(LDFLAGS)' -o bin/nftproxy ./cmd/nftproxy
+
+.PHONY: lint
+lint: ## gofumpt, go vet, staticcheck, import rules
+	@out=$$($(TOOL) gofumpt -l $$(git ls-files --cached --others --exclude-standard '*.go' 2>/dev/null || find . -name '*.go')); \
+	if [ -n "$$out" ]; then echo "gofumpt: these files want \`make fmt\`:" $$out >&2; exit 1; fi
+	go vet ./...
+	$(TOOL) staticcheck ./...
+	go test -run 'TestImports|TestPlanIsPure|TestOnlyTestsImportEndToEnd|TestPackageComments|TestNoState|TestNoSleep|TestSize' ./cmd/nftproxy
+
+.PHONY: lint-full
+lint-full: ## golangci-lint with .golangci.yml; builds it first, which takes minutes
+	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
+
+.PHONY: bench
+bench: ## benchmarks: time, bytes and allocations of compile, diff, encode and load
+	go test -run '^$$' -bench . -benchmem -timeout 30m ./nft/... ./proxier/... ./watch/...
+
+.PHONY: fuzz
+fuzz: ## fuzz every decoder for FUZZTIME (30s)
+	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
+		sed -nE 's/^func (Fuzz[A-Za-z0-9_]*).*/\1/p' "$$file" | while read -r name; do \
+			echo "go test -fuzz $$name $$(dirname "$$file")"; \
+			go test -run '^$$' -fuzz "^$$name$$" -fuzztime $(FUZZTIME) "$$(dirname "$$file")" </dev/null; \
+		done; \
+	done
+
+.PHONY: golden
+golden: ## write the golden files anew; the review reads the difference
+	@for dir in $$(grep -rlE 'flag\.Bool\("update"' --include='*_test.go' . | xargs -r -n1 dirname | sort -u); do \
+		echo "go test $$dir -update"; go test "$$dir" -update || exit 1; \
+	done
+
+.PHONY: image
+image: build ## build the container image: the static binary alone
+	docker build -t $(IMAGE) .
+
+.PHONY: fmt
+fmt: ## format the code
+	$(TOOL) gofumpt -w .
+
+.PHONY: clean
+clean: ## remove what was built
+	rm -rf bin
+
+.PHONY: setup
+setup:
+	@.tools/setup nft=nftables ip=iproute2
+
+# A race detector needs a C compiler.
+.PHONY: setup-test
+setup-test:
+	@.tools/setup nft=nftables ip=iproute2 conntrack=conntrack tcpdump=tcpdump gcc=gcc git=git
+	@[ -e /usr/include/stdlib.h ] || .tools/setup missing-libc-headers=libc6-dev
