@@ -1,0 +1,217 @@
+package watch
+
+import (
+	"net/netip"
+	"reflect"
+	"slices"
+
+	"github.com/nftproxy/nftproxy/proxier/model"
+	"github.com/nftproxy/nftproxy/watch/objects"
+)
+
+// Join returns what the parts say together, and their problems. Where two parts hold the same object
+// the first part's counts.
+func Join(cfg Config, parts ...Part) (model.Snapshot, []Problem) {
+	j := newJoiner(cfg, len(parts))
+	for i, p := range parts {
+		j.set(i, p)
+	}
+	s, _ := j.snapshot()
+	return s, j.problems()
+}
+
+// A joiner joins parts and remembers what it made of them, so that the next change costs what it
+// touches.
+type joiner struct {
+	cfg   Config
+	parts []Part
+	// slices are the slices of each Service, of all parts.
+	slices map[model.Name]map[sliceKey]*objects.Slice
+	// touched are the Services to make again.
+	touched map[model.Name]struct{}
+	last    model.Snapshot
+}
+
+// A sliceKey names a slice of a part.
+type sliceKey struct {
+	part int
+	name model.Name
+}
+
+func newJoiner(cfg Config, parts int) *joiner {
+	return &joiner{
+		cfg:     cfg,
+		parts:   make([]Part, parts),
+		slices:  map[model.Name]map[sliceKey]*objects.Slice{},
+		touched: map[model.Name]struct{}{},
+	}
+}
+
+// set replaces a part and notes which Services that touches.
+func (j *joiner) set(i int, p Part) {
+	old := j.parts[i]
+	j.parts[i] = p
+	for c := range model.Changes(old.Services, p.Services) {
+		j.touched[c.Key] = struct{}{}
+	}
+	for c := range model.Changes(old.Endpoints, p.Endpoints) {
+		j.touched[c.Key] = struct{}{}
+	}
+	for c := range model.Changes(old.Slices, p.Slices) {
+		key := sliceKey{i, c.Key}
+		if c.HasOld {
+			delete(j.slices[c.Old.Service], key)
+			if len(j.slices[c.Old.Service]) == 0 {
+				delete(j.slices, c.Old.Service)
+			}
+			j.touched[c.Old.Service] = struct{}{}
+		}
+		if c.HasNew {
+			of := j.slices[c.New.Service]
+			if of == nil {
+				of = map[sliceKey]*objects.Slice{}
+				j.slices[c.New.Service] = of
+			}
+			of[key] = c.New
+			j.touched[c.New.Service] = struct{}{}
+		}
+	}
+}
+
+// snapshot returns what the parts say now and reports whether that differs from the last time.
+func (j *joiner) snapshot() (model.Snapshot, bool) {
+	s := model.Snapshot{Services: j.services(), Node: j.node(), ServiceCIDRs: j.serviceCIDRs()}
+	changed := false
+	for range model.Changes(j.last.Services, s.Services) {
+		changed = true
+		break
+	}
+	if !changed {
+		s.Services = j.last.Services
+	}
+	if j.last.Node != nil && reflect.DeepEqual(j.last.Node, s.Node) {
+		s.Node = j.last.Node
+	} else {
+		changed = true
+	}
+	if slices.Equal(j.last.ServiceCIDRs, s.ServiceCIDRs) {
+		s.ServiceCIDRs = j.last.ServiceCIDRs
+	} else {
+		changed = true
+	}
+	j.last = s
+	return s, changed
+}
+
+// services makes the touched Services again. One that comes out the same stays the same pointer.
+func (j *joiner) services() model.Map[model.Name, *model.Service] {
+	if len(j.touched) == 0 {
+		return j.last.Services
+	}
+	edit := j.last.Services.Edit()
+	for name := range j.touched {
+		service := first(j.parts, name, func(p *Part) model.Map[model.Name, *objects.Service] { return p.Services })
+		if service == nil {
+			edit.Delete(name)
+			continue
+		}
+		joined := objects.Join(objects.Options{AllowExternalIPs: j.cfg.AllowExternalIPs}, service, j.slicesOf(name))
+		if have, ok := edit.Get(name); ok && reflect.DeepEqual(have, joined) {
+			continue
+		}
+		edit.Set(name, joined)
+	}
+	clear(j.touched)
+	return edit.Map()
+}
+
+// slicesOf returns the slices of a Service in the order in which they count, or its v1 Endpoints if
+// it has no slice.
+func (j *joiner) slicesOf(name model.Name) []*objects.Slice {
+	of := j.slices[name]
+	if len(of) == 0 {
+		e := first(j.parts, name, func(p *Part) model.Map[model.Name, *objects.Slice] { return p.Endpoints })
+		if e == nil {
+			return nil
+		}
+		return []*objects.Slice{e}
+	}
+	keys := make([]sliceKey, 0, len(of))
+	for key := range of {
+		keys = append(keys, key)
+	}
+	slices.SortFunc(keys, func(a, b sliceKey) int {
+		if c := a.name.Compare(b.name); c != 0 {
+			return c
+		}
+		return a.part - b.part
+	})
+	out := make([]*objects.Slice, 0, len(keys))
+	for i, key := range keys {
+		if i == 0 || key.name != keys[i-1].name {
+			out = append(out, of[key])
+		}
+	}
+	return out
+}
+
+// first returns the value of a key in the first part that has one; nil if none has.
+func first[K comparable, V any](parts []Part, key K, of func(*Part) model.Map[K, *V]) *V {
+	for i := range parts {
+		if v, ok := of(&parts[i]).Get(key); ok {
+			return v
+		}
+	}
+	return nil
+}
+
+// node returns this node.
+func (j *joiner) node() *model.Node {
+	n := &model.Node{Name: j.cfg.NodeName}
+	object := first(j.parts, j.cfg.NodeName, func(p *Part) model.Map[string, *objects.Node] { return p.Nodes })
+	if object != nil {
+		*n = object.Model
+	}
+	var addresses []Address
+	for i := range j.parts {
+		addresses = append(addresses, j.parts[i].Addresses...)
+	}
+	slices.SortStableFunc(addresses, func(a, b Address) int { return a.Index - b.Index })
+	guess := len(n.PrimaryIPs) == 0
+	for _, a := range addresses {
+		n.Addresses = append(n.Addresses, a.Addr)
+		if guess && !a.Virtual && a.Addr.IsGlobalUnicast() {
+			n.PrimaryIPs = objects.AppendFamily(n.PrimaryIPs, a.Addr)
+		}
+	}
+	slices.SortFunc(n.Addresses, netip.Addr.Compare)
+	n.Addresses = slices.Compact(n.Addresses)
+	return n
+}
+
+// serviceCIDRs returns the ranges of all ServiceCIDR objects.
+func (j *joiner) serviceCIDRs() []netip.Prefix {
+	var out []netip.Prefix
+	for i := range j.parts {
+		for _, c := range j.parts[i].ServiceCIDRs.All() {
+			out = append(out, c.Prefixes...)
+		}
+	}
+	slices.SortFunc(out, func(a, b netip.Prefix) int {
+		if c := a.Addr().Compare(b.Addr()); c != 0 {
+			return c
+		}
+		return a.Bits() - b.Bits()
+	})
+	return slices.Compact(out)
+}
+
+// problems returns the problems of all parts, sorted.
+func (j *joiner) problems() []Problem {
+	var out []Problem
+	for i := range j.parts {
+		out = append(out, j.parts[i].Problems...)
+	}
+	slices.SortFunc(out, Problem.Compare)
+	return slices.Compact(out)
+}

@@ -1,0 +1,63 @@
+package objects
+
+import (
+	"net/netip"
+	"slices"
+
+	"github.com/nftproxy/nftproxy/proxier/model"
+)
+
+// Options are what the operator may choose about the reading of objects.
+type Options struct {
+	// AllowExternalIPs is whether spec.externalIPs counts.
+	AllowExternalIPs bool
+}
+
+// Join returns a Service with its endpoints. The slices count in the order given: of two entries for
+// one address and port a later one that is not terminating wins over an earlier one.
+func Join(o Options, s *Service, list []*Slice) *model.Service {
+	out := s.Model
+	if !o.AllowExternalIPs && len(out.ExternalIPs) > 0 {
+		out.ExternalIPs = nil
+		out.ExternalLocal = out.ExternalLocal && s.Exposed
+	}
+	out.Ports = make([]model.Port, len(s.Model.Ports))
+	for i, p := range s.Model.Ports {
+		p.Endpoints = endpoints(p.Name, p.Protocol, list)
+		out.Ports[i] = p
+	}
+	return &out
+}
+
+// endpoints returns the endpoints of one Service port, sorted by address.
+func endpoints(name string, proto model.Protocol, list []*Slice) []model.Endpoint {
+	var out []model.Endpoint
+	var at map[netip.AddrPort]int
+	for _, slice := range list {
+		for i := range slice.Subsets {
+			subset := &slice.Subsets[i]
+			for _, p := range subset.Ports {
+				if p.Name != name || p.Protocol != proto {
+					continue
+				}
+				if at == nil {
+					at = make(map[netip.AddrPort]int, len(subset.Endpoints))
+				}
+				for _, e := range subset.Endpoints {
+					e.Addr = netip.AddrPortFrom(e.Addr.Addr(), p.Port)
+					first, twice := at[e.Addr]
+					switch {
+					case !twice:
+						at[e.Addr] = len(out)
+						out = append(out, e)
+					case !e.Terminating:
+						// Two pods share an address, one of them going: the other has it.
+						out[first] = e
+					}
+				}
+			}
+		}
+	}
+	slices.SortFunc(out, func(a, b model.Endpoint) int { return a.Addr.Compare(b.Addr) })
+	return out
+}
