@@ -16,6 +16,7 @@ const (
 	Hash                      // jhash over client and front end, mod 2^32-1, seed N: integer, host byte order
 	Priority                  // meta priority: classid, host byte order
 	Verdicts                  // the data of a verdict map
+	UnknownField              // found in the kernel, not ours; we never make one
 )
 
 // A Field is one part of a key or of a value.

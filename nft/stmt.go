@@ -154,6 +154,10 @@ type (
 	//	drop
 	//	goto lb-2
 	Do struct{ Verdict Verdict }
+
+	// Unknown stands for a rule found in the kernel that none of the above can say. We never program
+	// one, so a chain that has one differs from every chain of ours.
+	Unknown struct{ Text string }
 )
 
 func (Lookup) stmt()        {}
@@ -176,6 +180,7 @@ func (ClearPriority) stmt() {}
 func (Masquerade) stmt()    {}
 func (Reject) stmt()        {}
 func (Do) stmt()            {}
+func (Unknown) stmt()       {}
 
 // VerdictKind is what happens to a packet.
 type VerdictKind uint8
