@@ -7,7 +7,11 @@ import (
 
 // A Stmt is one statement of a rule. The types below are all that there are; each has the nft line
 // that it means in its comment (for IPv4).
-type Stmt interface{ stmt() }
+type Stmt interface {
+	stmt()
+	// text returns the statement as nft lists it in a table of the family.
+	text(f Family) string
+}
 
 type (
 	// Lookup goes on if the key is (or, with Not, is not) in a set.
