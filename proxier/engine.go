@@ -1,0 +1,314 @@
+package proxier
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/proxier/model"
+	"github.com/nftproxy/nftproxy/proxier/plan"
+)
+
+// The back-off after a failed transaction and for refused front ends.
+const (
+	firstRetry = 500 * time.Millisecond
+	lastRetry  = time.Minute
+)
+
+// idle is how long nothing must happen before unused chains are deleted. Kernels before 6.2 notice
+// late that a deleted element no longer refers to a chain.
+const idle = time.Second
+
+// maxRefusals is how many front ends are left out of one transaction before the engine takes the
+// fault to be elsewhere.
+const maxRefusals = 1000
+
+// An Engine keeps the kernel in line with Snapshots.
+type Engine struct {
+	config plan.Config
+	kernel Kernel
+	log    *zap.Logger
+	// distrust has an item if somebody else changed our tables.
+	distrust chan struct{}
+	status   atomic.Pointer[record]
+
+	// The rest belongs to the goroutine of Run.
+
+	// snapshot is the last one; none yet if its Node is nil.
+	snapshot model.Snapshot
+	// have is what the kernel holds; nil if that is not known.
+	have *plan.State
+	// last is what was programmed last, known or not: endpoints keep their places in it.
+	refused map[plan.FrontEnd]*refusal
+	// unused are chains that nothing refers to any more, by family and name.
+	unused map[unusedChain]bool
+	record record
+	// failures counts the failed transactions in a row.
+	failures int
+}
+
+// An unusedChain is a chain to delete.
+type unusedChain struct {
+	family nft.Family
+	name   string
+}
+
+// A refusal is a front end that the kernel refused.
+type refusal struct {
+	reason   string
+	since    time.Time
+	attempts int
+	retry    time.Time
+}
+
+// New returns an Engine for a kernel. It does nothing before Run.
+func New(config plan.Config, kernel Kernel, log *zap.Logger) *Engine {
+	e := &Engine{
+		config: config, kernel: kernel, log: log, distrust: make(chan struct{}, 1),
+		refused: map[plan.FrontEnd]*refusal{}, unused: map[unusedChain]bool{},
+	}
+	e.status.Store(&record{})
+	return e
+}
+
+// Distrust tells the engine that the kernel may hold something else than it thinks: it looks, and
+// mends what differs. It may be called from any goroutine and does not wait.
+func (e *Engine) Distrust() {
+	select {
+	case e.distrust <- struct{}{}:
+	default:
+	}
+}
+
+// Run programs each Snapshot until ctx ends, and retries what failed. What is programmed stays when
+// it returns.
+func (e *Engine) Run(ctx context.Context, snapshots <-chan model.Snapshot) error {
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for {
+		timer.Reset(e.wait(time.Now()))
+		select {
+		case <-ctx.Done():
+			return nil
+		case s, ok := <-snapshots:
+			if !ok {
+				return nil
+			}
+			e.snapshot = s
+			e.sync(time.Now())
+		case <-e.distrust:
+			e.have = nil
+			e.sync(time.Now())
+		case <-timer.C:
+			e.tick(time.Now())
+		}
+	}
+}
+
+// wait returns how long the engine may sleep if nothing comes in.
+func (e *Engine) wait(now time.Time) time.Duration {
+	next := time.Hour
+	if e.failures > 0 {
+		next = min(next, backOff(e.failures))
+	}
+	if len(e.unused) > 0 {
+		next = min(next, idle)
+	}
+	for _, r := range e.refused {
+		next = min(next, max(0, r.retry.Sub(now)))
+	}
+	return next
+}
+
+// tick does what was put off: retries, and the deletion of unused chains.
+func (e *Engine) tick(now time.Time) {
+	due := e.failures > 0
+	for _, r := range e.refused {
+		due = due || !r.retry.After(now)
+	}
+	if due {
+		e.sync(now)
+		return
+	}
+	e.deleteUnused()
+}
+
+// sync brings the kernel in line with the last Snapshot.
+func (e *Engine) sync(now time.Time) {
+	if e.snapshot.Node == nil {
+		return
+	}
+	started := time.Now()
+	steps, err := e.apply(now)
+	e.record.syncs++
+	e.record.steps = steps
+	e.record.duration = time.Since(started)
+	if err != nil {
+		e.have = nil
+		e.failures++
+		e.record.failures++
+		e.record.err = err.Error()
+		e.log.Error("the kernel is not in line; trying again", zap.Error(err), zap.Duration("in", backOff(e.failures)))
+	} else {
+		e.failures = 0
+		e.record.err = ""
+		e.record.lastSync = time.Now()
+		e.record.state = e.have
+		if steps > 0 {
+			e.log.Info("programmed", zap.Int("steps", steps), zap.Int("services", e.have.Services()), zap.Duration("took", e.record.duration))
+		}
+	}
+	e.publish()
+}
+
+// apply computes and commits the difference, leaving out front ends that the kernel refuses. It
+// returns the number of steps of the transaction.
+func (e *Engine) apply(now time.Time) (int, error) {
+	var tables []nft.Table
+	base := e.have
+	if base == nil {
+		var err error
+		if tables, err = e.kernel.Load(plan.TableName); err != nil {
+			return 0, fmt.Errorf("read the ruleset: %w", err)
+		}
+		base = plan.Recall(tables)
+	}
+	compiled := plan.Compile(e.config, e.snapshot, base)
+	e.forget(compiled, now)
+	for {
+		want := compiled.Without(e.withheld(now))
+		p := e.plan(tables, want)
+		steps := count(p.Tx)
+		if steps > 0 {
+			err := e.kernel.Commit(p.Tx)
+			if err != nil && e.refuse(want, err, now) {
+				continue
+			}
+			if err != nil {
+				return steps, fmt.Errorf("commit %d steps: %w", steps, err)
+			}
+		}
+		e.have = want
+		e.accept(now)
+		for op := range p.Later {
+			e.unused[unusedChain{op.Family, op.Chain.Name}] = true
+		}
+		return steps, nil
+	}
+}
+
+// plan returns what turns what the kernel holds into want.
+func (e *Engine) plan(tables []nft.Table, want *plan.State) plan.Plan {
+	if plan.Comparable(e.have, want) {
+		return plan.Diff(e.have, want)
+	}
+	return plan.DiffTables(tables, want)
+}
+
+// refuse notes the front end of a step that the kernel refused, so that the next attempt leaves it
+// out. It reports false if the error is no such refusal.
+func (e *Engine) refuse(want *plan.State, err error, now time.Time) bool {
+	var r *nft.RefusedError
+	if !errors.As(err, &r) || r.Op.Element == nil || r.Op.Set == nil {
+		return false
+	}
+	front, ok := want.Owner(r.Op.Family, r.Op.Set.Name, r.Op.Element)
+	if !ok || len(e.refused) >= maxRefusals {
+		return false
+	}
+	if r.Op.Verb == nft.Delete {
+		// What we thought to be there is not: only a look at the kernel helps.
+		return false
+	}
+	old := e.refused[front]
+	if old == nil {
+		old = &refusal{since: now}
+		e.refused[front] = old
+		service, address := want.Service(front)
+		e.log.Error("the kernel refused a front end; it is left out", zap.Stringer("service", service), zap.String("frontEnd", address), zap.Error(err))
+	}
+	old.reason = r.Error()
+	old.attempts++
+	old.retry = now.Add(backOff(old.attempts))
+	return true
+}
+
+// withheld returns the front ends to leave out now: those whose time to be tried again has not come.
+func (e *Engine) withheld(now time.Time) map[plan.FrontEnd]bool {
+	keys := map[plan.FrontEnd]bool{}
+	for front, r := range e.refused {
+		if r.retry.After(now) {
+			keys[front] = true
+		}
+	}
+	return keys
+}
+
+// accept takes back the refusals that were tried again without a new one.
+func (e *Engine) accept(now time.Time) {
+	for front, r := range e.refused {
+		if !r.retry.After(now) {
+			delete(e.refused, front)
+			service, address := e.have.Service(front)
+			e.log.Info("the kernel takes a front end that it refused", zap.Stringer("service", service), zap.String("frontEnd", address))
+		}
+	}
+}
+
+// forget drops the refusals of front ends that no Service claims any more.
+func (e *Engine) forget(want *plan.State, _ time.Time) {
+	for front := range e.refused {
+		if service, _ := want.Service(front); service == (model.Name{}) {
+			delete(e.refused, front)
+		}
+	}
+}
+
+// deleteUnused deletes the chains that nothing refers to any more. A failure costs nothing but a
+// look at the kernel later.
+func (e *Engine) deleteUnused() {
+	if len(e.unused) == 0 || e.have == nil {
+		return
+	}
+	var chains []unusedChain
+	for c := range e.unused {
+		if !e.have.Uses(c.name) {
+			chains = append(chains, c)
+		}
+	}
+	clear(e.unused)
+	if len(chains) == 0 {
+		return
+	}
+	err := e.kernel.Commit(func(yield func(nft.Op) bool) {
+		for _, c := range chains {
+			if !yield(nft.Op{Verb: nft.Delete, Family: c.family, Name: plan.TableName, Chain: &nft.Chain{Name: c.name}}) {
+				return
+			}
+		}
+	})
+	if err != nil {
+		e.log.Warn("unused chains stay for now", zap.Error(err))
+		e.have = nil
+		e.failures = 1
+	}
+}
+
+// count returns the number of steps.
+func count(tx nft.Tx) int {
+	n := 0
+	for range tx {
+		n++
+	}
+	return n
+}
+
+// backOff returns how long to wait after a number of failures in a row.
+func backOff(failures int) time.Duration {
+	return min(lastRetry, firstRetry<<min(failures-1, 10))
+}

@@ -1,0 +1,173 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"time"
+
+	"github.com/nftproxy/nftproxy/nft"
+)
+
+// A balancer is a chain that sends a new connection to one of a number of endpoints. All Services
+// with that number share it.
+type balancer struct {
+	kind    balancerKind
+	count   int
+	timeout time.Duration // of the affinity kinds
+}
+
+// balancerKind says in which maps a balancer looks.
+type balancerKind uint8
+
+// The kinds. "Local" are those that use only endpoints of this node, for the external traffic policy
+// Local.
+const (
+	balanceFrontEnd balancerKind = iota
+	balanceLocal
+	balanceNodePort
+	balanceNodePortLocal
+	balanceAffinity
+	balanceAffinityLocal
+)
+
+// prepared is, for each kind, the largest number of endpoints whose chain is always there. A chain
+// that is made while the maps are empty costs nothing; one that is made at 10,000 Services and more
+// costs the kernel 12-25 ms, since it walks the map that the chain refers to.
+func prepared(k balancerKind) int {
+	switch k {
+	case balanceFrontEnd:
+		return 64
+	case balanceNodePort:
+		return 24
+	case balanceLocal, balanceNodePortLocal:
+		return 8
+	case balanceAffinity, balanceAffinityLocal:
+	}
+	return 0
+}
+
+// preparedBalancers lists the chains that are always there.
+func preparedBalancers() []balancer {
+	var all []balancer
+	for k := balanceFrontEnd; k <= balanceAffinityLocal; k++ {
+		for n := 1; n <= prepared(k); n++ {
+			all = append(all, balancer{kind: k, count: n})
+		}
+	}
+	return all
+}
+
+// name returns the chain's name.
+func (b balancer) name() string {
+	switch b.kind {
+	case balanceFrontEnd:
+		return fmt.Sprintf("lb-%d", b.count)
+	case balanceLocal:
+		return fmt.Sprintf("local-lb-%d", b.count)
+	case balanceNodePort:
+		return fmt.Sprintf("nodeport-%d", b.count)
+	case balanceNodePortLocal:
+		return fmt.Sprintf("nodeport-local-%d", b.count)
+	case balanceAffinity:
+		return fmt.Sprintf("affinity-%d-%ds", b.count, int(b.timeout.Seconds()))
+	case balanceAffinityLocal:
+		return fmt.Sprintf("affinity-local-%d-%ds", b.count, int(b.timeout.Seconds()))
+	}
+	panic("plan: balancer without a kind")
+}
+
+// goTo returns the verdict that sends a packet to the chain.
+func (b balancer) goTo() nft.Verdict { return nft.GoTo(b.name()) }
+
+// chain returns the chain for a family.
+func (b balancer) chain(f nft.Family) nft.Chain {
+	c := nft.Chain{Name: b.name()}
+	switch b.kind {
+	case balanceFrontEnd:
+		c.Comment = fmt.Sprintf("one of %d endpoints at random", b.count)
+		c.Rules = pickRules(nft.FrontEndKey, setEndpoints, b.count)
+	case balanceLocal:
+		c.Comment = fmt.Sprintf("one of %d endpoints of this node at random", b.count)
+		c.Rules = pickRules(nft.FrontEndKey, setLocalEndpoints, b.count)
+	case balanceNodePort:
+		c.Comment = fmt.Sprintf("one of %d endpoints of a node port at random", b.count)
+		c.Rules = pickRules(nft.NodePortKey, setNodePortEnds, b.count)
+	case balanceNodePortLocal:
+		c.Comment = fmt.Sprintf("one of %d endpoints of this node, of a node port, at random", b.count)
+		c.Rules = pickRules(nft.NodePortKey, setNodePortLocals, b.count)
+	case balanceAffinity:
+		c.Comment = fmt.Sprintf("the client's last of %d endpoints, or one at random", b.count)
+		c.Rules = b.affinityRules(f, setAffinitySlots, setAffinityEnds)
+	case balanceAffinityLocal:
+		c.Comment = fmt.Sprintf("the client's last of %d endpoints of this node, or one at random", b.count)
+		c.Rules = b.affinityRules(f, setAffinityLSlots, setAffinityLEnds)
+	}
+	return c
+}
+
+// pickRules returns the rules that pick one of count endpoints.
+//
+// The second rule is for the packet that meets this chain with the elements of a later transaction:
+// the number of endpoints went down and the random index is one too high. There is always an
+// endpoint at index 0.
+func pickRules(key func(...nft.Field) []nft.Field, endpoints string, count int) []nft.Rule {
+	rules := []nft.Rule{{Stmts: []nft.Stmt{nft.DNAT{Key: key(random(count)), Map: endpoints}}}}
+	if count > 1 {
+		rules = append(rules, nft.Rule{
+			Stmts:   []nft.Stmt{nft.DNAT{Key: key(random(1)), Map: endpoints}},
+			Comment: "the endpoint went while we looked",
+		})
+	}
+	return rules
+}
+
+// affinityRules returns the rules that send a client where it went before.
+//
+// The packet's destination is the cluster IP and port by now, whatever the client used, so that all
+// addresses of a Service port share one memory. The endpoint's number goes from rule to rule in the
+// packet's priority, which postrouting clears.
+func (b balancer) affinityRules(f nft.Family, slots, endpoints string) []nft.Rule {
+	client := clientKey(f)
+	priority := nft.Field{Kind: nft.Priority}
+	remember := nft.Update{Map: setAffinity, Key: client, Data: priority, Timeout: b.timeout}
+	dnat := nft.DNAT{Key: nft.FrontEndKey(priority), Map: endpoints}
+	rules := []nft.Rule{
+		{Stmts: []nft.Stmt{nft.SetField{Field: priority, Key: client, Map: setAffinity}}, Comment: "where the client went before"},
+		{Stmts: []nft.Stmt{nft.AffinityDNAT{Update: remember, DNAT: dnat}}, Comment: "if that endpoint is still there"},
+	}
+	if b.count > 1 {
+		rules = append(rules, nft.Rule{
+			Stmts:   []nft.Stmt{nft.SetField{Field: priority, Key: nft.FrontEndKey(random(1)), Map: slots}},
+			Comment: "in case the next one went while we looked",
+		})
+	}
+	return append(
+		rules,
+		nft.Rule{Stmts: []nft.Stmt{nft.SetField{Field: priority, Key: nft.FrontEndKey(random(b.count)), Map: slots}}},
+		nft.Rule{
+			Stmts:   []nft.Stmt{nft.DeleteElement{Map: setAffinity, Key: client, Data: priority}, remember},
+			Comment: "an update alone keeps the old value",
+		},
+		nft.Rule{Stmts: []nft.Stmt{dnat}, Comment: "a rule of its own: a full memory only loses affinity"},
+		nft.Rule{Stmts: []nft.Stmt{nft.Do{Verdict: nft.Verdict{Kind: nft.Drop}}}, Comment: "all endpoints went while we looked"},
+	)
+}
+
+// clientKey returns the key under which a client's endpoint is remembered.
+//
+// nft 1.0.6 cannot load dynamic maps with keys of more than 16 bytes, so for IPv6 the key is two
+// hashes of the same fields. Two clients whose 64 bits agree would share a memory, no more.
+func clientKey(f nft.Family) []nft.Field {
+	if f == nft.IPv6 {
+		return []nft.Field{{Kind: nft.Hash, N: 1}, {Kind: nft.Hash, N: 2}}
+	}
+	return append([]nft.Field{{Kind: nft.SAddr}}, nft.FrontEndKey()...)
+}
+
+// random returns the key field that picks one of n.
+func random(n int) nft.Field { return nft.Field{Kind: nft.Random, N: uint32(n)} }
+
+// compare orders balancers by kind, number of endpoints and timeout.
+func (b balancer) compare(o balancer) int {
+	return cmp.Or(cmp.Compare(b.kind, o.kind), cmp.Compare(b.count, o.count), cmp.Compare(b.timeout, o.timeout))
+}

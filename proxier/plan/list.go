@@ -1,0 +1,93 @@
+package plan
+
+import (
+	"cmp"
+	"fmt"
+	"iter"
+	"net/netip"
+	"slices"
+
+	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/proxier/model"
+)
+
+// A Front is one front end as programmed, for people to look at.
+type Front struct {
+	Service model.Name
+	Port    string
+	// Address is the address and port, or the node port.
+	Address  string
+	Family   nft.Family
+	Protocol model.Protocol
+	// Endpoints are where traffic goes, Local those of this node if the external traffic policy is
+	// Local.
+	Endpoints, Local []netip.AddrPort
+	// Refuse is "reject" or "drop" if some traffic is refused for want of endpoints.
+	Refuse string
+}
+
+// Fronts yields the front ends that are programmed, in no particular order.
+func (s *State) Fronts() iter.Seq[Front] {
+	return func(yield func(Front) bool) {
+		for k := range s.claims.All() {
+			c := s.holder(k)
+			if k.kind != keyFrontEnd || c == nil {
+				continue
+			}
+			f := Front{
+				Service: c.service.Name, Port: c.port, Address: k.String(), Family: k.family, Protocol: k.proto,
+				Endpoints: c.cluster, Local: c.local,
+			}
+			switch c.refuse.Kind {
+			case nft.Drop:
+				f.Refuse = "drop"
+			case nft.Goto:
+				f.Refuse = "reject"
+			case nft.NoVerdict, nft.Accept, nft.Jump:
+			}
+			if !yield(f) {
+				return
+			}
+		}
+	}
+}
+
+// A Conflict is a front end that more than one Service claims.
+type Conflict struct {
+	Address string
+	// Holder is the Service that has it, Loser one that does not.
+	Holder, Loser model.Name
+}
+
+// Conflicts returns the front ends that more than one Service claims, sorted.
+func (s *State) Conflicts() []Conflict {
+	var all []Conflict
+	for k, c := range s.claims.All() {
+		if len(c.claims) < 2 || k.kind != keyFrontEnd {
+			continue
+		}
+		for _, loser := range c.claims[1:] {
+			all = append(all, Conflict{Address: k.String(), Holder: c.claims[0].claim.service.Name, Loser: loser.claim.service.Name})
+		}
+	}
+	slices.SortFunc(all, func(a, b Conflict) int {
+		return cmp.Or(cmp.Compare(a.Address, b.Address), a.Loser.Compare(b.Loser))
+	})
+	return all
+}
+
+// Services returns the number of Services that are programmed.
+func (s *State) Services() int { return s.units.Len() }
+
+// Uses reports whether a chain of balancers is in use, or always there.
+func (s *State) Uses(chain string) bool {
+	for b := range s.balancers {
+		if b.name() == chain {
+			return true
+		}
+	}
+	return slices.ContainsFunc(preparedBalancers(), func(b balancer) bool { return b.name() == chain })
+}
+
+// portString returns a port with its protocol.
+func portString(p model.Protocol, port uint16) string { return fmt.Sprintf("%d/%s", port, p) }

@@ -1,0 +1,234 @@
+package plan
+
+import (
+	"reflect"
+
+	"github.com/nftproxy/nftproxy/nft"
+)
+
+// DiffTables returns the plan that turns what the kernel holds into want: at start, and whenever it
+// is not known what the kernel holds. Only what differs is touched. A table whose sets or hooks are
+// not ours, or of another version of ours, is made anew in the same transaction.
+func DiffTables(have []nft.Table, want *State) Plan {
+	var parts []*tableDiff
+	var others []*nft.Table
+	for i := range have {
+		if !wants(want, have[i].Family) {
+			others = append(others, &have[i])
+		}
+	}
+	for _, frame := range want.frames {
+		parts = append(parts, diffTable(find(have, frame.Family), frame, want))
+	}
+	return Plan{
+		Tx: func(yield func(nft.Op) bool) {
+			o := &ops{yield: yield}
+			for _, t := range others {
+				o.op(nft.Op{Verb: nft.Delete, Family: t.Family, Table: t})
+			}
+			for _, d := range parts {
+				o.objects(d)
+			}
+			for _, d := range parts {
+				for i := range d.remove {
+					o.entry(nft.Delete, d.frame, &d.remove[i])
+				}
+			}
+			for _, d := range parts {
+				o.additions(d, want)
+			}
+		},
+		Later: func(yield func(nft.Op) bool) {
+			o := &ops{yield: yield}
+			for _, d := range parts {
+				for i := range d.unused {
+					o.op(nft.Op{Verb: nft.Delete, Family: d.frame.Family, Chain: &d.unused[i]})
+				}
+			}
+		},
+	}
+}
+
+// wants reports whether a family is programmed.
+func wants(s *State, f nft.Family) bool {
+	for _, t := range s.frames {
+		if t.Family == f {
+			return true
+		}
+	}
+	return false
+}
+
+// find returns the table of a family, or nil.
+func find(tables []nft.Table, f nft.Family) *nft.Table {
+	for i := range tables {
+		if tables[i].Family == f {
+			return &tables[i]
+		}
+	}
+	return nil
+}
+
+// A tableDiff is the difference between a table of the kernel's and ours.
+type tableDiff struct {
+	frame *nft.Table
+	// fresh says that there is no table yet: everything is added. stale is the one that goes first.
+	fresh bool
+	stale *nft.Table
+	// chains are those that are new (announced first, without rules) or have other rules.
+	chains, announced []nft.Chain
+	// unused are chains that nothing wants: emptied now, deleted later.
+	unused []nft.Chain
+	// add and remove are elements, of a table that is not fresh.
+	add, remove []entry
+}
+
+// diffTable compares a table of the kernel's, nil if there is none, with ours.
+func diffTable(have, frame *nft.Table, want *State) *tableDiff {
+	d := &tableDiff{frame: frame}
+	if have == nil || !compatible(have, frame) {
+		d.fresh, d.stale = true, have
+		for c := range want.chains(frame) {
+			d.announced = append(d.announced, nft.Chain{Name: c.Name, Comment: c.Comment, Base: c.Base})
+			d.chains = append(d.chains, *c)
+		}
+		return d
+	}
+	had := map[string]*nft.Chain{}
+	for i := range have.Chains {
+		had[have.Chains[i].Name] = &have.Chains[i]
+	}
+	for c := range want.chains(frame) {
+		old := had[c.Name]
+		delete(had, c.Name)
+		if old == nil {
+			d.announced = append(d.announced, nft.Chain{Name: c.Name, Comment: c.Comment, Base: c.Base})
+		}
+		if old == nil || !reflect.DeepEqual(old.Rules, c.Rules) {
+			d.chains = append(d.chains, *c)
+		}
+	}
+	for i := range have.Chains {
+		if c := have.Chains[i]; had[c.Name] != nil {
+			d.unused = append(d.unused, nft.Chain{Name: c.Name})
+		}
+	}
+	d.diffElements(have, want)
+	return d
+}
+
+// compatible reports whether a table of the kernel's can be brought to ours step by step: it has
+// exactly our sets, and no hooks but ours.
+func compatible(have, frame *nft.Table) bool {
+	if len(have.Sets) != len(frame.Sets) {
+		return false
+	}
+	for i := range have.Sets {
+		if !reflect.DeepEqual(have.Sets[i], frame.Sets[i]) {
+			return false
+		}
+	}
+	ours := map[string]*nft.Base{}
+	for i := range frame.Chains {
+		ours[frame.Chains[i].Name] = frame.Chains[i].Base
+	}
+	for i := range have.Chains {
+		c := &have.Chains[i]
+		base, known := ours[c.Name]
+		if (known || c.Base != nil) && !reflect.DeepEqual(c.Base, base) {
+			return false
+		}
+	}
+	return true
+}
+
+// diffElements finds the elements to add and to remove.
+func (d *tableDiff) diffElements(have *nft.Table, want *State) {
+	had := map[string]map[nft.Value]*nft.Element{}
+	for i := range have.Sets {
+		elements := have.Elements[have.Sets[i].Name]
+		byKey := make(map[nft.Value]*nft.Element, len(elements))
+		for j := range elements {
+			byKey[elements[j].Key] = &elements[j]
+		}
+		had[have.Sets[i].Name] = byKey
+	}
+	keep := func(e *entry) {
+		if old := had[e.set][e.element.Key]; old != nil && *old == e.element {
+			delete(had[e.set], e.element.Key)
+			return
+		}
+		d.add = append(d.add, *e)
+	}
+	for set, elements := range d.frame.Elements {
+		for i := range elements {
+			keep(&entry{set, elements[i]})
+		}
+	}
+	for e := range want.entries(d.frame.Family) {
+		keep(e)
+	}
+	for i := range have.Sets {
+		set := &have.Sets[i]
+		if set.Dynamic {
+			continue
+		}
+		for j := range have.Elements[set.Name] {
+			if e := &have.Elements[set.Name][j]; had[set.Name][e.Key] == e {
+				d.remove = append(d.remove, entry{set.Name, *e})
+			}
+		}
+	}
+}
+
+// objects yields the table, sets and chains of a difference.
+func (o *ops) objects(d *tableDiff) {
+	f := d.frame.Family
+	if d.stale != nil {
+		o.op(nft.Op{Verb: nft.Delete, Family: f, Table: d.stale})
+	}
+	chains, announced := d.chains, d.announced
+	if d.fresh {
+		o.op(nft.Op{Verb: nft.Add, Family: f, Table: d.frame})
+		for i := range d.frame.Sets {
+			o.op(nft.Op{Verb: nft.Add, Family: f, Set: &d.frame.Sets[i]})
+		}
+	}
+	for i := range announced {
+		o.op(nft.Op{Verb: nft.Add, Family: f, Chain: &announced[i]})
+	}
+	for i := range chains {
+		o.op(nft.Op{Verb: nft.Add, Family: f, Chain: &chains[i]})
+	}
+	for i := range d.unused {
+		o.op(nft.Op{Verb: nft.Add, Family: f, Chain: &d.unused[i]})
+	}
+}
+
+// additions yields the elements that come: those that were found or, for a fresh table, all, which
+// are not kept in memory.
+func (o *ops) additions(d *tableDiff, want *State) {
+	if !d.fresh {
+		for i := range d.add {
+			o.entry(nft.Add, d.frame, &d.add[i])
+		}
+		return
+	}
+	for i := range d.frame.Sets {
+		set := &d.frame.Sets[i]
+		for j := range d.frame.Elements[set.Name] {
+			o.op(nft.Op{Verb: nft.Add, Family: d.frame.Family, Set: set, Element: &d.frame.Elements[set.Name][j]})
+		}
+	}
+	for e := range want.entries(d.frame.Family) {
+		if o.done {
+			return
+		}
+		o.entry(nft.Add, d.frame, e)
+	}
+}
+
+// entry yields a step about one element.
+func (o *ops) entry(v nft.Verb, frame *nft.Table, e *entry) {
+	o.op(nft.Op{Verb: v, Family: frame.Family, Set: setOf(frame, e.set), Element: &e.element})
+}
