@@ -5,18 +5,18 @@ type FieldKind uint8
 
 // The kinds of fields. The comment gives nft's word and the type of the value.
 const (
-	SAddr    FieldKind = iota // ip saddr / ip6 saddr: ipv4_addr / ipv6_addr
-	DAddr                     // ip daddr / ip6 daddr
-	L4Proto                   // meta l4proto: inet_proto
-	DPort                     // th dport: inet_service
-	TCPDPort                  // tcp dport, for "tcp dport set"
-	UDPDPort                  // udp dport
-	SCTPDPort                 // sctp dport
-	Random                    // numgen random mod N: integer, host byte order
-	Hash                      // jhash over client and front end, mod 2^32-1, seed N: integer, host byte order
-	Priority                  // meta priority: classid, host byte order
-	Verdicts                  // the data of a verdict map
-	UnknownField              // found in the kernel, not ours; we never make one
+	SAddr        FieldKind = iota // ip saddr / ip6 saddr: ipv4_addr / ipv6_addr
+	DAddr                         // ip daddr / ip6 daddr
+	L4Proto                       // meta l4proto: inet_proto
+	DPort                         // th dport: inet_service
+	TCPDPort                      // tcp dport, for "tcp dport set"
+	UDPDPort                      // udp dport
+	SCTPDPort                     // sctp dport
+	Random                        // numgen random mod N: integer, host byte order
+	Hash                          // jhash over client and front end, mod 2^32-1, seed N: integer, host byte order
+	Priority                      // meta priority: classid, host byte order
+	Verdicts                      // the data of a verdict map
+	UnknownField                  // found in the kernel, not ours; we never make one
 )
 
 // A Field is one part of a key or of a value.

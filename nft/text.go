@@ -45,7 +45,7 @@ func (t *Table) writeSet(b *bufio.Writer, s *Set) {
 	for _, line := range s.lines(t.Family) {
 		fmt.Fprintf(b, "\t\t%s\n", line)
 	}
-	if elements := s.sorted(t.Elements[s.Name]); len(elements) > 0 {
+	if elements := s.sorted(t.Family, t.Elements[s.Name]); len(elements) > 0 {
 		b.WriteString("\t\telements = { ")
 		s.writeElements(b, t.Family, elements)
 		b.WriteString(" }\n")
@@ -89,7 +89,7 @@ func (s *Set) perLine(f Family) int {
 }
 
 // sorted returns the elements in the order of their keys, field by field as numbers.
-func (s *Set) sorted(elements []Element) []*Element {
+func (s *Set) sorted(f Family, elements []Element) []*Element {
 	r := make([]*Element, len(elements))
 	for i := range elements {
 		r[i] = &elements[i]
@@ -100,7 +100,7 @@ func (s *Set) sorted(elements []Element) []*Element {
 		})
 		return r
 	}
-	slices.SortStableFunc(r, func(a, b *Element) int { return s.compareKeys(&a.Key, &b.Key) })
+	slices.SortStableFunc(r, func(a, b *Element) int { return s.compareKeys(f, &a.Key, &b.Key) })
 	return r
 }
 

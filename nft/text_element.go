@@ -204,18 +204,15 @@ func appendPriority(b []byte, n uint32) []byte {
 }
 
 // compareKeys orders keys with fields in host byte order.
-func (s *Set) compareKeys(a, b *Value) int {
+func (s *Set) compareKeys(f Family, a, b *Value) int {
 	x, y := a.Bytes(), b.Bytes()
 	at := 0
 	for _, k := range s.Key {
-		n := 4
-		if k.Kind == SAddr || k.Kind == DAddr {
-			n = len(x) - 4*(len(s.Key)-1) // the only field that may be longer
-		}
-		if at+n > min(len(x), len(y)) || n <= 0 {
+		n := k.size(f)
+		if at+n > min(len(x), len(y)) || n == 0 {
 			break
 		}
-		c := 0
+		var c int
 		if hostOrder(k) {
 			c = cmp.Compare(binary.NativeEndian.Uint32(x[at:]), binary.NativeEndian.Uint32(y[at:]))
 		} else {

@@ -171,7 +171,7 @@ func prefixText(p netip.Prefix) string {
 }
 
 // priorityText returns a packet's priority as nft does: as a class of traffic control.
-func priorityText(n uint32) string { return fmt.Sprintf("%x:%x", n>>16, n&0xffff) }
+func priorityText(n uint32) string { return string(appendPriority(nil, n)) }
 
 // durationText returns a time as nft lists it, without units that are zero.
 func durationText(d time.Duration) string {
