@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -19,7 +20,44 @@ func readCases(t *testing.T) []scenario.Case {
 	if err != nil {
 		t.Fatal(err)
 	}
+	for i := range cases {
+		cases[i].Flows = append(cases[i].Flows, ipvsFlows(cases[i].Name)...)
+	}
 	return cases
+}
+
+// ipvsFlows returns flows for the cases that tell how kube-proxy's ipvs mode differs and have none: what the
+// nftables mode does with the same Services.
+func ipvsFlows(name string) []scenario.Flow {
+	flow := func(kind scenario.Kind, src, dst string, want scenario.Verdict, masq bool) scenario.Flow {
+		f := scenario.Flow{
+			Name: dst, Kind: kind, Src: netip.MustParseAddr(src), Proto: "tcp", Dst: netip.MustParseAddrPort(dst),
+			Want: want, Masquerade: masq,
+		}
+		if want == scenario.DNAT {
+			f.Endpoints = []netip.AddrPort{netip.MustParseAddrPort("10.180.1.1:80")}
+		}
+		return f
+	}
+	const (
+		clusterIP = "10.20.30.41:80"
+		nodePort  = "192.168.0.2:3001"
+	)
+	switch {
+	case strings.HasPrefix(name, "ipvs/derived: iTP Local"):
+		return []scenario.Flow{
+			flow(scenario.Pod, "10.0.0.2", clusterIP, scenario.Drop, false),
+			flow(scenario.NodeSelf, "192.168.0.2", clusterIP, scenario.Drop, false),
+			flow(scenario.External, "203.0.113.2", nodePort, scenario.DNAT, true),
+		}
+	case strings.HasPrefix(name, "ipvs/derived: eTP Local"):
+		return []scenario.Flow{
+			flow(scenario.Pod, "10.0.0.2", clusterIP, scenario.DNAT, false),
+			flow(scenario.Pod, "10.0.0.2", nodePort, scenario.DNAT, false),
+			flow(scenario.External, "203.0.113.2", nodePort, scenario.Drop, false),
+		}
+	}
+	return nil
 }
 
 // caseWorld returns the world that a case wants its pods in.
@@ -36,7 +74,12 @@ func caseWorld(c scenario.Case) world.Config {
 func (r *rig) checkCase(t *testing.T, c scenario.Case) {
 	t.Helper()
 	if c.Sticky {
-		r.checkSticky(t, c)
+		r.checkSticky(t, c.Flows, func(f scenario.Flow) uint16 {
+			if p, ok := c.NodePorts[f.Dst.Port()]; ok {
+				return p
+			}
+			return f.Dst.Port()
+		})
 	} else {
 		r.checkFlows(t, c.Flows)
 	}

@@ -158,50 +158,44 @@ func (r *rig) checkRules(f scenario.Flow) error {
 }
 
 // checkSticky sends the flows one after the other and checks that a client stays with its endpoint on
-// all addresses of a Service port, and that clients as a whole reach every endpoint.
-func (r *rig) checkSticky(t *testing.T, c scenario.Case) {
+// all addresses of a Service port, and that many clients together reach every endpoint. The function
+// tells which Service port a flow belongs to.
+func (r *rig) checkSticky(t *testing.T, flows []scenario.Flow, port func(scenario.Flow) uint16) {
 	t.Helper()
 	type client struct {
 		src  netip.Addr
 		port uint16
 	}
 	chosen := map[client]netip.AddrPort{}
-	seen := map[uint16]map[netip.AddrPort]bool{}
-	ask := func(f scenario.Flow) {
-		port := f.Dst.Port()
-		if p, ok := c.NodePorts[port]; ok {
-			port = p
-		}
+	ask := func(f scenario.Flow) (endpoint netip.AddrPort) {
 		for range 10 {
 			res, err := r.checkOnce(f)
 			if err != nil {
 				t.Errorf("%s: %s: %v", f.Name, f, err)
 				return
 			}
-			k := client{f.Src, port}
-			if old, ok := chosen[k]; ok && old != res.Answer.Dst {
-				t.Errorf("%s: %s: went to %s and then to %s; want the same", f.Name, f, old, res.Answer.Dst)
+			endpoint = res.Answer.Dst
+			k := client{f.Src, port(f)}
+			if old, ok := chosen[k]; ok && old != endpoint {
+				t.Errorf("%s: %s: went to %s and then to %s; want the same", f.Name, f, old, endpoint)
 				return
 			}
-			chosen[k] = res.Answer.Dst
-			if seen[port] == nil {
-				seen[port] = map[netip.AddrPort]bool{}
-			}
-			seen[port][res.Answer.Dst] = true
+			chosen[k] = endpoint
 		}
+		return endpoint
 	}
-	for _, f := range c.Flows {
+	for _, f := range flows {
 		ask(f)
 		if f.Kind != scenario.External {
 			continue
 		}
-		for i := range 20 {
-			g := f
-			g.Src = freshClient(i)
-			ask(g)
+		seen := map[netip.AddrPort]bool{}
+		for i := range clientCount {
+			f.Src = freshClient(i, f.Dst.Addr().Is4())
+			seen[ask(f)] = true
 		}
-		if len(seen[c.NodePorts[f.Dst.Port()]]) == 0 && len(seen[f.Dst.Port()]) != len(f.Endpoints) {
-			t.Errorf("%s: 20 clients reached %v; want all of %v", f.Name, seen[f.Dst.Port()], f.Endpoints)
+		if len(seen) != len(f.Endpoints) {
+			t.Errorf("%s: %s: %d clients reached %v; want all endpoints", f.Name, f, clientCount, seen)
 		}
 	}
 }

@@ -195,8 +195,9 @@ func (r *rig) place(t *testing.T, flows []scenario.Flow, local, remote []netip.A
 		}
 	}
 	// Clients for tests of affinity.
-	for i := range 20 {
-		add(&p.Clients, freshClient(i))
+	for i := range clientCount {
+		add(&p.Clients, freshClient(i, true))
+		add(&p.Clients, freshClient(i, false))
 	}
 	if err := r.w.Place(p); err != nil {
 		t.Fatal(err)
@@ -206,8 +207,17 @@ func (r *rig) place(t *testing.T, flows []scenario.Flow, local, remote []netip.A
 	}
 }
 
-// freshClient returns the address of a client that nothing else uses.
-func freshClient(i int) netip.Addr { return netip.AddrFrom4([4]byte{203, 0, 113, byte(200 + i)}) }
+// clientCount is how many clients there are for tests of affinity: that all of them choose the same of two
+// endpoints by chance has a probability of 2^-39.
+const clientCount = 40
+
+// freshClient returns the address of a client that no flow is from.
+func freshClient(i int, ipv4 bool) netip.Addr {
+	if ipv4 {
+		return netip.AddrFrom4([4]byte{203, 0, 113, byte(20 + i)})
+	}
+	return netip.AddrFrom16([16]byte{0x26, 0, 0x52, 0, 0, 1, 15: byte(i)})
+}
 
 // nft runs nft in the node's namespace and returns what it prints.
 func (r *rig) nft(t *testing.T, args ...string) string {
