@@ -44,39 +44,45 @@ func (r Result) String() string {
 func (h *Host) Ask(proto string, src netip.Addr, dst netip.AddrPort, silence time.Duration) (Result, error) {
 	var r Result
 	err := h.Do(func() (err error) {
-		r, err = ask(proto, src, dst, silence)
+		r, err = Ask(proto, netip.AddrPortFrom(src, 0), dst, silence)
 		return err
 	})
 	if err != nil {
-		return r, fmt.Errorf("ask %s/%s from %s on %s: %w", dst, proto, src, h, err)
+		return r, fmt.Errorf("on %s: %w", h, err)
 	}
 	return r, nil
 }
 
-// ask is Ask in the namespace of the calling thread.
-func ask(proto string, src netip.Addr, dst netip.AddrPort, silence time.Duration) (Result, error) {
-	d := net.Dialer{Timeout: silence}
-	if src.IsValid() {
-		d.LocalAddr = &net.TCPAddr{IP: src.AsSlice()}
-		if proto == "udp" {
-			d.LocalAddr = &net.UDPAddr{IP: src.AsSlice()}
-		}
+// Ask is [Host.Ask] in the namespace of the calling thread. A source port of 0 means any.
+func Ask(proto string, src, dst netip.AddrPort, silence time.Duration) (Result, error) {
+	r, err := ask(proto, src, dst, silence)
+	if err != nil {
+		return r, fmt.Errorf("ask %s/%s from %s: %w", dst, proto, src, err)
+	}
+	return r, nil
+}
+
+// ask is Ask without its words around errors.
+func ask(proto string, src, dst netip.AddrPort, silence time.Duration) (Result, error) {
+	d := net.Dialer{Timeout: silence, LocalAddr: net.TCPAddrFromAddrPort(src)}
+	if proto == "udp" {
+		d.LocalAddr = net.UDPAddrFromAddrPort(src)
 	}
 	c, err := d.Dial(proto, dst.String())
 	if err != nil {
 		return failed(err)
 	}
 	defer c.Close()
+	wait := silence
 	if proto == "udp" {
 		if _, err := c.Write([]byte("?\n")); err != nil {
 			return failed(err)
 		}
+	} else {
+		wait = max(wait, 5*time.Second) // it is connected: an answer will come
 	}
-	if err := c.SetReadDeadline(time.Now().Add(max(silence, time.Second))); err != nil {
+	if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
 		return Result{}, err
-	}
-	if proto == "udp" {
-		_ = c.SetReadDeadline(time.Now().Add(silence))
 	}
 	line, err := bufio.NewReader(c).ReadString('\n')
 	if err != nil {
