@@ -32,9 +32,9 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-// binary returns the path of the binary. It skips the test where it cannot run, or fails it where
+// built returns the path of the binary. It skips the test where it cannot run, or fails it where
 // nothing may be skipped.
-func binary(t *testing.T) string {
+func built(t *testing.T) string {
 	t.Helper()
 	missing := ""
 	if unix.Geteuid() != 0 {

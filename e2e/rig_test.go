@@ -21,7 +21,7 @@ import (
 
 const (
 	// patience is how long a test waits for what must happen.
-	patience = 20 * time.Second
+	patience = 60 * time.Second
 	// controlPort is a port that the node itself answers on and that no Service has.
 	controlPort = 7
 )
@@ -55,7 +55,7 @@ type rig struct {
 // newRig makes a world for a test. The daemon does not run yet.
 func newRig(t *testing.T, cfg world.Config) *rig {
 	t.Helper()
-	r := &rig{cfg: daemon.Config{Binary: binary(t), Dir: t.TempDir()}, marker: 10000}
+	r := &rig{cfg: daemon.Config{Binary: built(t), Dir: t.TempDir()}, marker: 10000}
 	if err := os.Mkdir(r.cfg.Manifests(), 0o755); err != nil {
 		t.Fatal(err)
 	}

@@ -188,7 +188,7 @@ func parseFlows(text string) ([]Flow, error) {
 		if strings.TrimSpace(line) == "" {
 			continue
 		}
-		f, err := parseFlow(line)
+		f, err := ParseFlow(line)
 		if err != nil {
 			return nil, fmt.Errorf("line %d: %w", i+1, err)
 		}
@@ -198,8 +198,8 @@ func parseFlows(text string) ([]Flow, error) {
 	return flows, nil
 }
 
-// parseFlow parses one line.
-func parseFlow(line string) (Flow, error) {
+// ParseFlow parses one line.
+func ParseFlow(line string) (Flow, error) {
 	w := strings.Fields(line)
 	if len(w) < 6 || w[2] != "->" || w[4] != "=>" {
 		return Flow{}, fmt.Errorf("%q is not KIND ADDRESS -> ADDRESS:PORT/PROTOCOL => VERDICT", strings.TrimSpace(line))

@@ -14,13 +14,13 @@ func TestParseFlowRoundTrip(t *testing.T) {
 		"external 203.0.113.2 -> 1.2.3.4:80/sctp => reject",
 		"node 127.0.0.1 -> 127.0.0.1:30080/tcp => none",
 	} {
-		f, err := parseFlow(line)
+		f, err := ParseFlow(line)
 		if err != nil {
-			t.Errorf("parseFlow(%q) = %v", line, err)
+			t.Errorf("ParseFlow(%q) = %v", line, err)
 			continue
 		}
 		if diff := cmp.Diff(line, f.String()); diff != "" {
-			t.Errorf("parseFlow(%q).String() (-want +got):\n%s", line, diff)
+			t.Errorf("ParseFlow(%q).String() (-want +got):\n%s", line, diff)
 		}
 	}
 }
@@ -34,8 +34,8 @@ func TestParseFlowBad(t *testing.T) {
 		"pod 10.0.0.2 -> 172.30.0.41:80/icmp => drop",
 		"pod 10.0.0.2 -> 172.30.0.41:80/tcp => dorp",
 	} {
-		if f, err := parseFlow(line); err == nil {
-			t.Errorf("parseFlow(%q) = %v; want an error", line, f)
+		if f, err := ParseFlow(line); err == nil {
+			t.Errorf("ParseFlow(%q) = %v; want an error", line, f)
 		}
 	}
 }
