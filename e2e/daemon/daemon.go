@@ -44,8 +44,8 @@ type Config struct {
 // Manifests returns the directory of manifests.
 func (c Config) Manifests() string { return filepath.Join(c.Dir, "manifests") }
 
-// socket returns the path of the daemon's socket.
-func (c Config) socket() string { return filepath.Join(c.Dir, "nftproxy.sock") }
+// Socket returns the path of the daemon's socket.
+func (c Config) Socket() string { return filepath.Join(c.Dir, "nftproxy.sock") }
 
 // Command returns a command of the binary with the flags that the ruleset depends on.
 func (c Config) Command(name string, more ...string) *exec.Cmd {
@@ -66,7 +66,7 @@ type Daemon struct {
 // Start runs the daemon in a namespace.
 func Start(ns *netns.NetNS, cfg Config) (*Daemon, error) {
 	d := &Daemon{Config: cfg, ns: ns, log: &netns.Buffer{}, done: make(chan struct{})}
-	d.cmd = cfg.Command("run", "--socket", cfg.socket())
+	d.cmd = cfg.Command("run", "--socket", cfg.Socket())
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if cfg.Log != nil {
 		w := io.MultiWriter(d.log, cfg.Log)
@@ -112,7 +112,7 @@ func (d *Daemon) Wait() error {
 
 // Status asks the daemon for its status and decodes it into v.
 func (d *Daemon) Status(v any) error {
-	out, err := d.ns.Output(exec.Command(d.Binary, "status", "-o", "json", "--socket", d.socket()))
+	out, err := d.ns.Output(exec.Command(d.Binary, "status", "-o", "json", "--socket", d.Socket()))
 	if err != nil {
 		return err
 	}

@@ -70,9 +70,7 @@ func newHost(name string) (*Host, error) {
 
 // close gives the host up with its servers.
 func (h *Host) close() error {
-	for _, c := range h.closer {
-		_ = c.Close()
-	}
+	h.Shut()
 	h.link.Close()
 	return h.Close()
 }

@@ -52,6 +52,13 @@ func (h *Host) serve(ports []uint16) error {
 	})
 }
 
+// Shut ends the servers of h for good: nobody answers there any more.
+func (h *Host) Shut() {
+	for _, c := range h.closer {
+		_ = c.Close()
+	}
+}
+
 // listen starts the servers of one port.
 func (h *Host) listen(port uint16) error {
 	l, err := net.ListenTCP("tcp", &net.TCPAddr{Port: int(port)})
