@@ -88,7 +88,9 @@ func (e *Engine) publish() {
 			Service: service.String(), FrontEnd: address, Reason: why.reason, Since: why.since, Attempts: why.attempts,
 		})
 	}
-	slices.SortFunc(r.refused, func(a, b Refused) int { return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.FrontEnd, b.FrontEnd)) })
+	slices.SortFunc(r.refused, func(a, b Refused) int {
+		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.FrontEnd, b.FrontEnd))
+	})
 	e.status.Store(&r)
 }
 

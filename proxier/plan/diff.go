@@ -123,7 +123,7 @@ func (o *ops) newBalancers(f nft.Family, have, want *State) {
 
 // A changedKey is a key with the claims that held it and hold it now, nil for none.
 type changedKey struct {
-	key       key
+	key      key
 	old, now *claim
 }
 

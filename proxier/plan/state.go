@@ -244,4 +244,3 @@ func setOf(t *nft.Table, name string) *nft.Set {
 	}
 	panic("plan: no set " + name)
 }
-
