@@ -43,7 +43,7 @@ type Engine struct {
 	snapshot model.Snapshot
 	// have is what the kernel holds; nil if that is not known.
 	have *plan.State
-	// last is what was programmed last, known or not: endpoints keep their places in it.
+	// refused are the front ends that the kernel refused.
 	refused map[plan.FrontEnd]*refusal
 	// unused are chains that nothing refers to any more, by family and name.
 	unused map[unusedChain]bool
@@ -179,13 +179,13 @@ func (e *Engine) apply(now time.Time) (int, error) {
 		base = plan.Recall(tables)
 	}
 	compiled := plan.Compile(e.config, e.snapshot, base)
-	e.forget(compiled, now)
+	e.forget(compiled)
 	for {
 		want := compiled.Without(e.withheld(now))
 		p := e.plan(tables, want)
-		steps := count(p.Tx)
-		if steps > 0 {
-			err := e.kernel.Commit(p.Tx)
+		steps := 0
+		if !p.Tx.Empty() {
+			err := e.kernel.Commit(counted(p.Tx, &steps))
 			if err != nil && e.refuse(want, err, now) {
 				continue
 			}
@@ -261,7 +261,7 @@ func (e *Engine) accept(now time.Time) {
 }
 
 // forget drops the refusals of front ends that no Service claims any more.
-func (e *Engine) forget(want *plan.State, _ time.Time) {
+func (e *Engine) forget(want *plan.State) {
 	for front := range e.refused {
 		if service, _ := want.Service(front); service == (model.Name{}) {
 			delete(e.refused, front)
@@ -299,13 +299,16 @@ func (e *Engine) deleteUnused() {
 	}
 }
 
-// count returns the number of steps.
-func count(tx nft.Tx) int {
-	n := 0
-	for range tx {
-		n++
+// counted returns tx; each walk over it leaves the number of steps in n.
+func counted(tx nft.Tx, n *int) nft.Tx {
+	return func(yield func(nft.Op) bool) {
+		*n = 0
+		for op := range tx {
+			if *n++; !yield(op) {
+				return
+			}
+		}
 	}
-	return n
 }
 
 // backOff returns how long to wait after a number of failures in a row.
