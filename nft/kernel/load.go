@@ -1,0 +1,228 @@
+package kernel
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/nftproxy/nftproxy/nft"
+	"golang.org/x/sys/unix"
+)
+
+// Load returns the tables of a name, of both families, as they are in the kernel. Tables that do not
+// exist are left out, and so are the elements of dynamic sets: they change all the time.
+func (c *Conn) Load(name string) ([]nft.Table, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for range tornReads {
+		tables, err := c.loadOnce(name)
+		switch {
+		case err == nil:
+			return tables, nil
+		case !errors.Is(err, errTorn):
+			return nil, fmt.Errorf("load table %s: %w", name, err)
+		}
+	}
+	return nil, fmt.Errorf("load table %s: %w, %d times", name, errTorn, tornReads)
+}
+
+// loadOnce reads the tables, or returns errTorn if the ruleset changed meanwhile.
+func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
+	gen, err := c.generation()
+	if err != nil {
+		return nil, err
+	}
+	d := dump{conn: c, gen: uint16(gen), name: name}
+	var tables []nft.Table
+	for _, f := range nft.Families() {
+		t, ok, err := d.table(f)
+		if err != nil {
+			// What vanishes while it is read is an error of the kernel that a second look explains.
+			if now, e := c.generation(); e == nil && now != gen {
+				err = errTorn
+			}
+			return nil, err
+		}
+		if ok {
+			tables = append(tables, t)
+		}
+	}
+	if now, err := c.generation(); err != nil || now != gen {
+		return nil, errors.Join(err, errTorn)
+	}
+	return tables, nil
+}
+
+// generation returns the number that the kernel counts up with each transaction of anybody.
+func (c *Conn) generation() (uint32, error) {
+	var gen uint32
+	err := c.ask(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, nil, func(msg []byte) error {
+		if binary.NativeEndian.Uint16(msg[4:]) == nftType(unix.NFT_MSG_NEWGEN) && len(msg) >= headers {
+			gen = number(find(msg[headers:], unix.NFTA_GEN_ID))
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, fmt.Errorf("get generation: %w", err)
+	}
+	return gen, nil
+}
+
+// A dump reads tables at one generation.
+type dump struct {
+	conn *Conn
+	gen  uint16 // the low bits of the generation, which is all that messages say
+	name string
+}
+
+// table returns the table of a family and whether it exists.
+func (d *dump) table(f nft.Family) (t nft.Table, ok bool, err error) {
+	t = nft.Table{Family: f, Name: d.name, Elements: map[string][]nft.Element{}}
+	err = d.list(unix.NFT_MSG_GETTABLE, f, nil, func(b []byte) {
+		if name, text := decodeTable(b); name == d.name {
+			ok, t.Comment = true, text
+		}
+	})
+	if err != nil || !ok {
+		return t, false, err
+	}
+	err = d.list(unix.NFT_MSG_GETSET, f, appendString(nil, unix.NFTA_SET_TABLE, d.name), func(b []byte) {
+		if string(cString(find(b, unix.NFTA_SET_TABLE))) == d.name {
+			t.Sets = append(t.Sets, decodeSet(f, b))
+		}
+	})
+	if err != nil {
+		return t, false, err
+	}
+	if err := d.chains(&t); err != nil {
+		return t, false, err
+	}
+	for i := range t.Sets {
+		if err := d.elements(&t, &t.Sets[i]); err != nil {
+			return t, false, err
+		}
+	}
+	return t, true, nil
+}
+
+// chains reads the chains of a table with their rules.
+func (d *dump) chains(t *nft.Table) error {
+	index := map[string]int{}
+	err := d.list(unix.NFT_MSG_GETCHAIN, t.Family, nil, func(b []byte) {
+		if table, c := decodeChain(b); table == d.name {
+			index[c.Name] = len(t.Chains)
+			t.Chains = append(t.Chains, c)
+		}
+	})
+	if err != nil {
+		return err
+	}
+	return d.list(unix.NFT_MSG_GETRULE, t.Family, appendString(nil, unix.NFTA_RULE_TABLE, d.name), func(b []byte) {
+		table, chain, r := decodeRule(t.Family, b)
+		if i, ok := index[chain]; ok && table == d.name {
+			t.Chains[i].Rules = append(t.Chains[i].Rules, r)
+		}
+	})
+}
+
+// elements reads the elements of a set.
+func (d *dump) elements(t *nft.Table, s *nft.Set) error {
+	if s.Dynamic {
+		return nil
+	}
+	request := appendString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, d.name)
+	request = appendString(request, unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	dec := elementDecoder{family: t.Family, set: s}
+	var elements []nft.Element
+	err := d.list(unix.NFT_MSG_GETSETELEM, t.Family, request, func(b []byte) {
+		elements = dec.decode(elements, b)
+	})
+	if err != nil {
+		return fmt.Errorf("elements of %s: %w", s.Name, err)
+	}
+	if len(elements) > 0 {
+		t.Elements[s.Name] = elements
+	}
+	return nil
+}
+
+// list dumps objects and gives the attributes of each to take. The messages of a torn dump differ in
+// their generation; nothing else tells.
+func (d *dump) list(msg int, f nft.Family, request []byte, take func(attributes []byte)) error {
+	err := d.conn.ask(msg, unix.NLM_F_DUMP, protocol(f), request, func(m []byte) error {
+		if len(m) < headers {
+			return fmt.Errorf("a message of %d bytes", len(m))
+		}
+		flags := binary.NativeEndian.Uint16(m[6:])
+		if binary.BigEndian.Uint16(m[headers-2:]) != d.gen || flags&unix.NLM_F_DUMP_INTR != 0 {
+			return errTorn
+		}
+		take(m[headers:])
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("dump %s: %w", getNames(msg), err)
+	}
+	return nil
+}
+
+// getNames returns the word for what a message gets.
+func getNames(msg int) string {
+	switch msg {
+	case unix.NFT_MSG_GETTABLE:
+		return "tables"
+	case unix.NFT_MSG_GETCHAIN:
+		return "chains"
+	case unix.NFT_MSG_GETRULE:
+		return "rules"
+	case unix.NFT_MSG_GETSET:
+		return "sets"
+	}
+	return "elements"
+}
+
+// ask sends a request and gives each message of the answer to take, headers included. After an error
+// of take the rest of the answer is read and thrown away.
+func (c *Conn) ask(msg int, flags uint16, family uint8, request []byte, take func(msg []byte) error) error {
+	c.seq++
+	b := appendMessageHeader(nil, nftType(msg), unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags, c.seq, family)
+	b = append(b, request...)
+	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	if err := c.sock.send(b); err != nil {
+		return err
+	}
+	var failed error
+	for {
+		n, err := c.sock.receive(c.in)
+		if err != nil {
+			return fmt.Errorf("receive: %w", err)
+		}
+		for m := range messages(c.in[:n]) {
+			if binary.NativeEndian.Uint32(m[8:]) != c.seq {
+				continue // the answer to something earlier
+			}
+			switch typ := binary.NativeEndian.Uint16(m[4:]); {
+			case typ == unix.NLMSG_ERROR:
+				r, ok := parseReply(m)
+				if !ok {
+					return fmt.Errorf("an error message of %d bytes", len(m))
+				}
+				return errors.Join(failed, r.err)
+			case typ == unix.NLMSG_DONE:
+				return errors.Join(failed, doneError(m))
+			case failed == nil:
+				failed = take(m)
+			}
+		}
+	}
+}
+
+// doneError returns the error in the message that ends a dump.
+func doneError(m []byte) error {
+	if len(m) >= unix.SizeofNlMsghdr+4 {
+		if errno := -int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:])); errno > 0 {
+			return unix.Errno(errno)
+		}
+	}
+	return nil
+}
