@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+	"go.uber.org/zap"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nftproxy/nftproxy/nft/kernel"
+	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/watch"
+	"github.com/nftproxy/nftproxy/watch/dir"
+	"github.com/nftproxy/nftproxy/watch/node"
+)
+
+// grace is how long the daemon, told to end, waits for what is under way: a transaction that was
+// sent is done by the kernel whether we wait or not.
+const grace = time.Second
+
+// runCommand returns the command that is the daemon.
+func runCommand() *cobra.Command {
+	var f flags
+	c := newCommand("run", "Program this node's nftables and follow every change", `
+It reads the manifests and the addresses of this node, programs the tables "ip
+nftproxy" and "ip6 nftproxy", and follows every change of either, until it is
+ended. SIGTERM and SIGINT end it at once and leave the rules, so that traffic
+goes on; the next start sends the kernel only what differs. `+"`nftproxy cleanup`"+`
+removes the rules.
+
+It needs CAP_NET_ADMIN. One daemon runs in a network namespace.`, `
+  nftproxy run --manifests /etc/nftproxy/manifests --cluster-cidr 10.244.0.0/16
+  nftproxy run --manifests ./manifests --hostname-override node-1 \
+    --detect-local-mode BridgeInterface --pod-bridge-interface cbr0 \
+    --nodeport-addresses primary,192.0.2.0/24 --logging-format json -v 2`, func(c *cobra.Command) error {
+		cfg, err := f.config()
+		if err != nil {
+			return err
+		}
+		return runDaemon(c.Context(), cfg, c.ErrOrStderr())
+	})
+	f.register(c)
+	f.registerSocket(c)
+	f.registerLog(c)
+	return c
+}
+
+// runDaemon is the daemon: sources -> hub -> engine -> kernel, until the context ends.
+func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
+	log, err := newLog(cfg.Log, stderr)
+	if err != nil {
+		return err
+	}
+	lock, err := takeLock(lockName)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	cfg.Plan.DisableIPv6 = !hasIPv6("/proc")
+	logConfiguration(log, cfg)
+
+	conn, err := kernel.Dial(kernel.Config{})
+	if err != nil {
+		return fmt.Errorf("open nftables (this needs CAP_NET_ADMIN): %w", err)
+	}
+	defer conn.Close()
+	hub := watch.NewHub(
+		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs},
+		dir.New(cfg.Manifests, log), node.New(log))
+	engine := proxier.New(cfg.Plan, conn, log)
+	server, err := listenStatus(cfg.Socket, statusOf(cfg, engine, hub))
+	if err != nil {
+		return err
+	}
+
+	group, running := errgroup.WithContext(ctx)
+	group.Go(func() error { return hub.Run(running) })
+	group.Go(func() error { return engine.Run(running, hub.Snapshots()) })
+	group.Go(func() error { return server.run(running) })
+	return wait(ctx, group, log)
+}
+
+// wait waits for the tasks. That they end because ctx did is no error, and not worth waiting for
+// longer than grace.
+func wait(ctx context.Context, group *errgroup.Group, log *zap.Logger) error {
+	done := make(chan error, 1)
+	go func() { done <- group.Wait() }()
+	select {
+	case err := <-done:
+		if ctx.Err() == nil {
+			return err
+		}
+	case <-ctx.Done():
+		select {
+		case <-done:
+		case <-time.After(grace):
+		}
+	}
+	log.Info("told to end; the rules stay, `nftproxy cleanup` removes them")
+	return nil
+}
+
+// logConfiguration logs once what the daemon works with, and what is probably not meant.
+func logConfiguration(log *zap.Logger, cfg config) {
+	b := thisBuild()
+	log.Info("nftproxy starts",
+		zap.String("version", b.Version), zap.String("commit", b.Commit), zap.String("go", b.Go), zap.Int("pid", os.Getpid()),
+		zap.String("node", cfg.NodeName), zap.String("manifests", cfg.Manifests), zap.String("socket", cfg.Socket),
+		zap.String("detectLocalMode", string(cfg.Plan.DetectLocal.Mode)), zap.Stringers("clusterCIDR", cfg.Plan.DetectLocal.CIDRs),
+		zap.String("podInterface", cfg.Plan.DetectLocal.Interface),
+		zap.Bool("nodePortPrimary", cfg.Plan.NodePortAddresses.Primary), zap.Bool("nodePortAll", cfg.Plan.NodePortAddresses.All),
+		zap.Stringers("nodePortCIDRs", cfg.Plan.NodePortAddresses.CIDRs),
+		zap.Bool("masqueradeAll", cfg.Plan.MasqueradeAll), zap.Uint8("masqueradeBit", cfg.Plan.MasqueradeBit),
+		zap.Bool("ipv6", !cfg.Plan.DisableIPv6), zap.Bool(gateExternalIPs, cfg.AllowExternalIPs))
+	if cfg.Plan.DisableIPv6 {
+		log.Info("this host does not speak IPv6: only the IPv4 table is programmed")
+	}
+	for _, w := range append(cfg.Warnings, hostWarnings("/proc", !cfg.Plan.DisableIPv6)...) {
+		log.Warn(w)
+	}
+}
