@@ -129,7 +129,10 @@ func (e *Engine) wait(now time.Time) time.Duration {
 func (e *Engine) tick(now time.Time) {
 	due := e.failures > 0
 	for _, r := range e.refused {
-		due = due || !r.retry.After(now)
+		if !r.retry.After(now) {
+			// The kernel may hold something that we do not know of: look before trying again.
+			due, e.have = true, nil
+		}
 	}
 	if due {
 		e.sync(now)

@@ -232,6 +232,38 @@ func TestEngineUnusedChains(t *testing.T) {
 	})
 }
 
+// TestEngineForeignElement has an element in the kernel that the engine does not know of and that is
+// in the way: it is found when the engine looks again.
+func TestEngineForeignElement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fake.Kernel{}
+		e, snapshots := start(t, k)
+		snapshots <- snapshot(1, 1)
+		synctest.Wait()
+		tables, err := k.Load(plan.TableName)
+		if err != nil {
+			t.Fatal(err)
+		}
+		foreign := nft.Element{Key: nft.Value{}.Addr(netip.MustParseAddr("10.96.0.2")).Proto(6).Port(80), Verdict: nft.GoTo("lb-7")}
+		err = k.Commit(func(yield func(nft.Op) bool) {
+			yield(nft.Op{Family: nft.IPv4, Name: plan.TableName, Set: &tables[0].Sets[0], Element: &foreign})
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		snapshots <- snapshot(1, 1, 2)
+		synctest.Wait()
+		if s := e.Status(false); len(s.Refused) != 1 || s.Refused[0].Service != "default/service-2" {
+			t.Fatalf("Status() = %+v; want default/service-2 refused", s)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if s := e.Status(false); len(s.Refused) != 0 || !s.Healthy || held(t, k) != 2 {
+			t.Errorf("Status() = %+v; want nothing refused any more", s)
+		}
+	})
+}
+
 // deaf is a kernel that cannot be read.
 type deaf struct{ fake.Kernel }
 
