@@ -80,9 +80,6 @@ func (k *Kernel) Commit(tx nft.Tx) error {
 		}
 		c.ops++
 	}
-	for _, f := range c.after {
-		f()
-	}
 	k.stats.Commits++
 	k.stats.Ops += c.ops
 	if k.chance(k.Lose) {
@@ -117,7 +114,6 @@ type commit struct {
 	refuse bool // at the next step
 	ops    int
 	undo   []func() // what takes the steps back, the last first
-	after  []func() // what Linux does only when all went well
 }
 
 // rollback takes back what was done.

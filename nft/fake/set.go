@@ -1,6 +1,7 @@
 package fake
 
 import (
+	"cmp"
 	"slices"
 
 	"golang.org/x/sys/unix"
@@ -16,6 +17,7 @@ func (c *commit) stepSet(t *table, op nft.Op) error {
 		if !same(&s.value, op.Set) {
 			return unix.EEXIST
 		}
+		c.limit(s, op.Set)
 		return nil
 	case op.Verb == nft.Add:
 		s = &set{value: *op.Set, elements: map[nft.Value]nft.Element{}, near: map[nft.Value][]nft.Value{}, order: t.next()}
@@ -38,10 +40,19 @@ func (c *commit) stepSet(t *table, op nft.Op) error {
 	return nil
 }
 
-// same reports whether two definitions are equal as Linux sees them, which compares no comments.
+// same reports whether two definitions are equal as Linux sees them, which compares no comments and
+// no limits.
 func same(a, b *nft.Set) bool {
-	return slices.Equal(a.Key, b.Key) && slices.Equal(a.Data, b.Data) && a.Interval == b.Interval &&
-		a.Dynamic == b.Dynamic && a.Size == b.Size && a.Timeout == b.Timeout
+	return slices.Equal(a.Key, b.Key) && slices.Equal(a.Data, b.Data) && a.Interval == b.Interval && a.Dynamic == b.Dynamic
+}
+
+// limit gives a set the size and the timeout of another definition of it, if that has them, as Linux
+// does (6.18 at least).
+func (c *commit) limit(s *set, to *nft.Set) {
+	before := s.value
+	s.value.Size = cmp.Or(to.Size, before.Size)
+	s.value.Timeout = cmp.Or(to.Timeout, before.Timeout)
+	c.undo = append(c.undo, func() { s.value = before })
 }
 
 // refer adds n to the uses of the chain that a verdict names.
@@ -67,7 +78,6 @@ func (c *commit) stepElement(t *table, op nft.Op) error {
 			return unix.ENOENT
 		}
 		s.remove(t, have)
-		c.after = append(c.after, func() { s.count-- })
 		c.undo = append(c.undo, func() { s.insert(t, have) })
 		return nil
 	}
@@ -90,12 +100,11 @@ func (c *commit) insert(t *table, s *set, e nft.Element) error {
 	if s.value.Interval && s.overlaps(t.family, e) {
 		return unix.EEXIST
 	}
-	if s.value.Size > 0 && s.count >= int(s.value.Size) {
+	if s.value.Size > 0 && len(s.elements) >= int(s.value.Size) {
 		return unix.ENFILE
 	}
-	s.count++
 	s.insert(t, e)
-	c.undo = append(c.undo, func() { s.remove(t, e); s.count-- })
+	c.undo = append(c.undo, func() { s.remove(t, e) })
 	return nil
 }
 

@@ -29,9 +29,7 @@ type set struct {
 	value    nft.Set
 	elements map[nft.Value]nft.Element
 	// near finds the intervals that differ in the last field only.
-	near map[nft.Value][]nft.Value
-	// count is what Linux compares with the size: a deleted element counts until the commit ends.
-	count int
+	near  map[nft.Value][]nft.Value
 	uses  int
 	order int
 }
@@ -113,8 +111,8 @@ func (c *commit) stepChain(t *table, op nft.Op) error {
 		ch.value.Rules = nil
 		t.chains[ch.value.Name] = ch
 		c.undo = append(c.undo, func() { delete(t.chains, ch.value.Name) })
-	} else if b := op.Chain.Base; b != nil && (ch.value.Base == nil || *b != *ch.value.Base) {
-		return unix.EEXIST
+	} else if err := rehook(ch.value.Base, op.Chain.Base); err != nil {
+		return err
 	}
 	c.setRules(t, ch, nil)
 	if err := t.resolves(op.Chain.Rules); err != nil {
@@ -122,6 +120,18 @@ func (c *commit) stepChain(t *table, op nft.Op) error {
 	}
 	c.setRules(t, ch, op.Chain.Rules)
 	return nil
+}
+
+// rehook returns the error for a chain that is added with another hook than it has. Without one it
+// stays where it is.
+func rehook(have, want *nft.Base) error {
+	switch {
+	case want == nil || have != nil && *have == *want:
+		return nil
+	case have == nil || have.Hook != want.Hook || have.Priority != want.Priority:
+		return unix.EOPNOTSUPP
+	}
+	return unix.EEXIST
 }
 
 // next returns the place of a new object.

@@ -3,6 +3,7 @@ package suite
 import (
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -75,7 +76,7 @@ func elementCases() []testCase {
 	}
 }
 
-// sizeCase fills a set of a fixed size; the place of a deleted element is free after the commit.
+// sizeCase fills a set of a fixed size; the place of a deleted element is free at once.
 func sizeCase(front func(byte) nft.Value) testCase {
 	small := nft.Set{Name: "small", Key: nft.FrontEndKey(), Size: 2}
 	add := func(verb nft.Verb, n byte) nft.Op {
@@ -84,9 +85,9 @@ func sizeCase(front func(byte) nft.Value) testCase {
 	return testCase{"bad element too many", slices.Concat(
 		done(op(nft.Add, nft.Op{Set: &small}), add(nft.Add, 1), add(nft.Add, 2)),
 		refused(unix.ENFILE, 0, add(nft.Add, 3)),
-		refused(unix.ENFILE, 1, add(nft.Delete, 1), add(nft.Add, 3)),
-		done(add(nft.Delete, 1)),
-		done(add(nft.Add, 3)),
+		refused(unix.ENFILE, 2, add(nft.Delete, 1), add(nft.Add, 3), add(nft.Add, 4)),
+		done(add(nft.Delete, 1), add(nft.Add, 3)),
+		refused(unix.ENFILE, 0, add(nft.Add, 4)),
 	), func(t *nft.Table) {
 		t.Sets = append(t.Sets, small)
 		t.Elements["small"] = []nft.Element{{Key: front(2)}, {Key: front(3)}}
@@ -101,10 +102,18 @@ func objectCases() []testCase {
 	fresh := nft.Chain{Name: "lb-3", Comment: "three", Rules: ip4().Chains[0].Rules}
 	refuse := nft.Chain{Name: "refuse", Rules: rule(nft.Do{Verdict: nft.Verdict{Kind: nft.Drop}})}
 	output := nft.Chain{Name: "output", Base: &nft.Base{Type: nft.TypeNAT, Hook: nft.Output, Priority: -99}}
+	filter := nft.Chain{Name: "output", Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.Output, Priority: -100}}
+	hooked := nft.Chain{Name: "refuse", Base: output.Base}
 	spare := nft.Set{Name: "spare", Comment: "made on the way", Key: nft.NodePortKey()}
 	user := nft.Chain{Name: "user", Rules: rule(nft.Lookup{Key: nft.NodePortKey(), Set: "spare"})}
 	resized := *find("firewall")
 	resized.Size = 7
+	unlimited := *find("firewall")
+	unlimited.Size = 0
+	shorter := *find("affinity")
+	shorter.Timeout = time.Hour
+	other := *find("firewall")
+	other.Key = nft.NodePortKey()
 	goTo := func(name string) nft.Chain {
 		return nft.Chain{Name: "user", Rules: rule(nft.Do{Verdict: nft.GoTo(name)})}
 	}
@@ -122,13 +131,24 @@ func objectCases() []testCase {
 		{"bad chain that rules go to", refused(unix.EBUSY, 0, chain(nft.Delete, refuse)), nil},
 		{"bad chain that elements go to", refused(unix.EBUSY, 1, chain(nft.Add, fresh), chain(nft.Delete, ip4().Chains[1])), nil},
 		{"bad chain to delete", refused(unix.ENOENT, 0, chain(nft.Delete, fresh)), nil},
-		{"bad priority of a chain that is there", refused(unix.EEXIST, 0, chain(nft.Add, output)), nil},
+		{"bad priority of a chain that is there", refused(unix.EOPNOTSUPP, 1, set(nft.Add, spare), chain(nft.Add, output)), nil},
+		{"bad type of a chain that is there", refused(unix.EEXIST, 0, chain(nft.Add, filter)), nil},
+		{"bad hook for a chain that is there", refused(unix.EOPNOTSUPP, 0, chain(nft.Add, hooked)), nil},
+		{"OK a hooked chain without its hook", done(chain(nft.Add, nft.Chain{Name: "forward", Comment: "another"})), func(t *nft.Table) {
+			t.Chains[slices.IndexFunc(t.Chains, func(c nft.Chain) bool { return c.Name == "forward" })].Rules = nil
+		}},
 		{"bad rule that goes to nowhere", refused(unix.ENOENT, 1, chain(nft.Add, fresh), chain(nft.Add, goTo("nowhere"))), nil},
 		{"bad rule that goes to a hooked chain", refused(unix.EOPNOTSUPP, 0, chain(nft.Add, goTo("output"))), nil},
 		{"bad rule with no set", refused(unix.ENOENT, 0, chain(nft.Add, user)), nil},
 		{"bad set that a rule uses", refused(unix.EBUSY, 0, set(nft.Delete, *find("services"))), nil},
 		{"bad set to delete", refused(unix.ENOENT, 0, set(nft.Delete, spare)), nil},
-		{"bad size of a set that is there", refused(unix.EEXIST, 0, set(nft.Add, resized)), nil},
+		{"bad key of a set that is there", refused(unix.EEXIST, 0, set(nft.Add, other)), nil},
+		{"OK another size", done(set(nft.Add, resized)), func(t *nft.Table) { t.Sets[9].Size = 7 }},
+		{"OK a size taken back", slices.Concat(done(set(nft.Add, resized)), refused(unix.ENOENT, 1, set(nft.Add, unlimited), set(nft.Delete, spare))), func(t *nft.Table) {
+			t.Sets[9].Size = 7
+		}},
+		{"OK no size changes nothing", done(set(nft.Add, unlimited)), nil},
+		{"OK another timeout", done(set(nft.Add, shorter)), func(t *nft.Table) { t.Sets[3].Timeout = time.Hour }},
 		{"bad table to delete", []step{
 			{ops: []nft.Op{{Verb: nft.Delete, Name: "other", Table: &nft.Table{Name: "other"}}}, err: unix.ENOENT},
 		}, nil},
