@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"math/bits"
@@ -216,7 +217,7 @@ func (s *Set) compareKeys(f Family, a, b *Value) int {
 		if hostOrder(k) {
 			c = cmp.Compare(binary.NativeEndian.Uint32(x[at:]), binary.NativeEndian.Uint32(y[at:]))
 		} else {
-			c = strings.Compare(string(x[at:at+n]), string(y[at:at+n]))
+			c = bytes.Compare(x[at:at+n], y[at:at+n])
 		}
 		if c != 0 {
 			return c
