@@ -138,7 +138,7 @@ func TestElementString(t *testing.T) {
 func TestElementStringBroken(t *testing.T) {
 	set := nft.Set{Name: "s", Key: nft.FrontEndKey(), Data: nft.EndpointData(), Interval: true}
 	e := nft.Element{Key: nft.Value{}.Port(1), End: nft.Value{}.Port(1)}
-	if got, want := set.ElementString(nft.IPv6, &e), "? . ? . ? : ? . ?"; got != want {
+	if got, want := set.ElementString(nft.IPv6, &e), "? . ? . 1 : ? . ?"; got != want {
 		t.Errorf("ElementString = %q; want %q", got, want)
 	}
 }
