@@ -98,6 +98,7 @@ func badTables() []badTable {
 		{"bad priority for nat", base(nft.Base{Type: nft.TypeNAT, Priority: -200}), "before conntrack"},
 		{"bad type", base(nft.Base{Type: "route"}), "none of ours"},
 		{"bad masquerade", base(nft.Base{Type: nft.TypeFilter, Hook: nft.Postrouting}, nft.Masquerade{}), "masquerade at"},
+		{"bad reject", base(nft.Base{Type: nft.TypeFilter, Hook: nft.Postrouting}, nft.Reject{}), "reject at"},
 		{"bad dnat through a map", base(nft.Base{Type: nft.TypeFilter}, nft.VerdictMap{Key: fe, Map: "services"}), "dnat at"},
 		{"bad element twice", element("firewall", nft.Element{Key: nfttest.FrontEnd(nft.IPv4, 4, 80)}), "there are two"},
 		{"bad element, short key", element("firewall", nft.Element{Key: nft.Value{}.Port(1)}), "key of 4 bytes"},

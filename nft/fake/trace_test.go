@@ -179,3 +179,48 @@ func TestTraceAffinityFull(t *testing.T) {
 		}
 	}
 }
+
+// small returns the IPv4 table of nfttest with the rules of one chain at prerouting alone.
+func small(stmts ...nft.Stmt) []nft.Table {
+	t := nfttest.Tables()[0]
+	c := nft.Chain{Name: "small", Base: &nft.Base{Type: nft.TypeNAT, Hook: nft.Prerouting, Priority: -100}}
+	for _, s := range stmts {
+		c.Rules = append(c.Rules, nft.Rule{Stmts: []nft.Stmt{s}})
+	}
+	t.Chains = []nft.Chain{c}
+	return []nft.Table{t}
+}
+
+// TestTraceUpdate renews an entry with another value: the old one stays.
+func TestTraceUpdate(t *testing.T) {
+	priority, key := nft.Field{Kind: nft.Priority}, nfttest.AffinityKey(nft.IPv4)
+	tracer := fake.NewTracer(small(
+		nft.SetField{Field: priority, Key: nft.FrontEndKey(nft.Field{Kind: nft.Random, N: 2}), Map: "affinity-slots"},
+		nft.Update{Map: "affinity", Key: key, Data: priority, Timeout: time.Hour},
+		nft.SetField{Field: priority, Key: key, Map: "affinity"},
+	), host())
+	p := fake.Packet{Src: nfttest.Addr(nft.IPv4, 50), Dst: nfttest.Addr(nft.IPv4, 2), DstPort: 80, Proto: 6}
+	for i := range uint32(2) {
+		r := tracer.Trace(p, nft.Prerouting, func(uint32) uint32 { return i })
+		if r.Priority != 0xaf000001 {
+			t.Errorf("packet %d has priority %#x; want 0xaf000001", i, r.Priority)
+		}
+	}
+}
+
+// TestOutcomes counts the ways of a packet that may meet two random choices, the second only after
+// some of the first.
+func TestOutcomes(t *testing.T) {
+	dnat := func(n uint32) nft.Stmt {
+		return nft.DNAT{Key: nft.FrontEndKey(nft.Field{Kind: nft.Random, N: n}), Map: "endpoints"}
+	}
+	p := fake.Packet{Src: nfttest.Addr(nft.IPv4, 50), Dst: nfttest.Addr(nft.IPv4, 1), DstPort: 80, Proto: 6}
+	var got []string
+	for _, r := range fake.NewTracer(small(dnat(4), dnat(3)), host()).Outcomes(p, nft.Prerouting) {
+		got = append(got, text(r))
+	}
+	a, b := "dnat 10.0.101.1:8080", "dnat 10.0.102.1:8080"
+	if diff := cmp.Diff([]string{a, b, a, b, "none", a, b, "none"}, got); diff != "" {
+		t.Errorf("Outcomes (-want +got):\n%s", diff)
+	}
+}

@@ -106,6 +106,8 @@ func objectCases() []testCase {
 	hooked := nft.Chain{Name: "refuse", Base: output.Base}
 	spare := nft.Set{Name: "spare", Comment: "made on the way", Key: nft.NodePortKey()}
 	user := nft.Chain{Name: "user", Rules: rule(nft.Lookup{Key: nft.NodePortKey(), Set: "spare"})}
+	routes := nft.Set{Name: "routes", Key: nft.NodePortKey(), Data: []nft.Field{{Kind: nft.Verdicts}}}
+	route := nft.Element{Key: nft.Value{}.Proto(6).Port(1), Verdict: nft.GoTo("lb-3")}
 	resized := *find("firewall")
 	resized.Size = 7
 	unlimited := *find("firewall")
@@ -128,6 +130,11 @@ func objectCases() []testCase {
 		{"OK delete a table", done(op(nft.Delete, nft.Op{Table: ip4()}), op(nft.Add, nft.Op{Table: ip4()})), func(t *nft.Table) {
 			t.Sets, t.Chains, t.Elements = nil, nil, nil
 		}},
+		{"OK delete a map and the chain that its elements go to", slices.Concat(
+			done(set(nft.Add, routes), chain(nft.Add, fresh), op(nft.Add, nft.Op{Set: &routes, Element: &route})),
+			refused(unix.EBUSY, 0, chain(nft.Delete, fresh)),
+			done(set(nft.Delete, routes), chain(nft.Delete, fresh)),
+		), nil},
 		{"bad chain that rules go to", refused(unix.EBUSY, 0, chain(nft.Delete, refuse)), nil},
 		{"bad chain that elements go to", refused(unix.EBUSY, 1, chain(nft.Add, fresh), chain(nft.Delete, ip4().Chains[1])), nil},
 		{"bad chain to delete", refused(unix.ENOENT, 0, chain(nft.Delete, fresh)), nil},
