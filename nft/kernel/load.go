@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"hash/maphash"
 
 	"github.com/nftproxy/nftproxy/nft"
 	"golang.org/x/sys/unix"
@@ -140,10 +141,26 @@ func (d *dump) elements(t *nft.Table, s *nft.Set) error {
 	if err != nil {
 		return fmt.Errorf("elements of %s: %w", s.Name, err)
 	}
+	if !s.Interval && repeats(elements) {
+		return errTorn
+	}
 	if len(elements) > 0 {
 		t.Elements[s.Name] = elements
 	}
 	return nil
+}
+
+// repeats reports whether a key occurs twice. The kernel goes on with a dump after as many elements as
+// it gave before, but a hash table that grows, which it does for some time after a large
+// transaction, changes their order meanwhile. For each element that is left out by that another
+// comes twice.
+func repeats(elements []nft.Element) bool {
+	seed := maphash.MakeSeed()
+	seen := make(map[uint64]struct{}, len(elements))
+	for i := range elements {
+		seen[maphash.Bytes(seed, elements[i].Key.Bytes())] = struct{}{}
+	}
+	return len(seen) < len(elements)
 }
 
 // list dumps objects and gives the attributes of each to take. The messages of a torn dump differ in

@@ -355,7 +355,7 @@ func transport(kind nft.FieldKind) (proto byte, csum expr.PayloadCsumType, offse
 func (p *program) matchPrefix(s nft.MatchPrefix) {
 	offset, size := p.address(s.Field)
 	addr := s.Prefix.Masked().Addr()
-	if len(addr.AsSlice()) != int(size) || s.Prefix.Bits() <= 0 {
+	if len(addr.AsSlice()) != int(size) {
 		p.fail("prefix %s does not fit", s.Prefix)
 		return
 	}
@@ -366,7 +366,7 @@ func (p *program) matchPrefix(s nft.MatchPrefix) {
 	load := &expr.Payload{DestRegister: 1, Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: size}
 	p.add(load)
 	bytes, bits := s.Prefix.Bits()/8, s.Prefix.Bits()%8
-	if bits == 0 {
+	if bits == 0 && bytes > 0 {
 		load.Len = uint32(bytes)
 		p.compare(op, addr.AsSlice()[:bytes])
 		return
