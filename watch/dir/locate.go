@@ -113,7 +113,9 @@ func plain(err error) string {
 }
 
 // shiftLines makes the line number of a document that the YAML decoder names that of the file.
+// A message of several lines becomes one.
 func shiftLines(message string, by int) string {
+	message = strings.Join(strings.Fields(message), " ")
 	before, rest, ok := strings.Cut(message, "line ")
 	digits := len(rest) - len(strings.TrimLeft(rest, "0123456789"))
 	n, err := strconv.Atoi(rest[:digits])
