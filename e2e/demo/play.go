@@ -231,9 +231,6 @@ func (p *play) edit() error {
 // scale adds a backend.
 func (p *play) scale() error {
 	p.title("A new backend 10.244.2.14 comes up on other-node")
-	if err := p.change("addressType: IPv4", "addressType: IPv4\n# scaled up"); err != nil {
-		return err
-	}
 	if err := p.change("- addresses: [10.244.2.13]", "- addresses: [10.244.2.14]\n  nodeName: other-node\n- addresses: [10.244.2.13]"); err != nil {
 		return err
 	}
