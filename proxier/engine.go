@@ -36,6 +36,8 @@ type Engine struct {
 	// distrust has an item if somebody else changed our tables.
 	distrust chan struct{}
 	status   atomic.Pointer[record]
+	// observers hear of each sync.
+	observers []func(Sync)
 
 	// The rest belongs to the goroutine of Run.
 
@@ -84,6 +86,25 @@ func (e *Engine) Distrust() {
 	default:
 	}
 }
+
+// A Sync is one attempt to bring the kernel in line.
+type Sync struct {
+	// State is what the kernel holds, nil after a failure.
+	State *plan.State
+	// Snapshot is what the kernel should be in line with.
+	Snapshot model.Snapshot
+	Started  time.Time
+	Duration time.Duration
+	// Steps is the length of the transaction; 0 if there was nothing to do.
+	Steps int
+	Err   error
+	// Looked says that the kernel was read: at the start, after an error, or on suspicion.
+	Looked bool
+}
+
+// Observe has f called after each sync, from the goroutine of Run: f must not wait. It must not be
+// called while Run runs.
+func (e *Engine) Observe(f func(Sync)) { e.observers = append(e.observers, f) }
 
 // Run programs each Snapshot until ctx ends, and retries what failed. What is programmed stays when
 // it returns.
@@ -146,7 +167,7 @@ func (e *Engine) sync(now time.Time) {
 	if e.snapshot.Node == nil {
 		return
 	}
-	started := time.Now()
+	started, looked := time.Now(), e.have == nil
 	steps, err := e.apply(now)
 	e.record.syncs++
 	e.record.steps = steps
@@ -167,6 +188,12 @@ func (e *Engine) sync(now time.Time) {
 		}
 	}
 	e.publish()
+	for _, f := range e.observers {
+		f(Sync{
+			State: e.have, Snapshot: e.snapshot, Started: started, Duration: e.record.duration,
+			Steps: steps, Err: err, Looked: looked,
+		})
+	}
 }
 
 // apply computes and commits the difference, leaving out front ends that the kernel refuses. It
