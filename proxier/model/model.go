@@ -67,6 +67,10 @@ type Snapshot struct {
 	Node *Node
 	// ServiceCIDRs are the ranges that cluster IPs are allocated from, sorted, without duplicates.
 	ServiceCIDRs []netip.Prefix
+	// Triggered are when the changes of endpoints were noticed in the cluster that this Snapshot brings
+	// and no Snapshot did that was received before, in no particular order. They are for measuring how
+	// long a change takes, and a Snapshot that is programmed again brings nothing new.
+	Triggered []time.Time
 }
 
 // A Service is one Service with all that concerns it.

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -195,7 +196,7 @@ func TestEveryFieldIsTested(t *testing.T) {
 		{reflect.TypeFor[model.Endpoint](), "Addr Node Ready Serving Terminating Hints"},
 		{reflect.TypeFor[model.Hints](), "Zones Nodes"},
 		{reflect.TypeFor[model.Node](), "Name Zone PrimaryIPs Addresses PodCIDRs"},
-		{reflect.TypeFor[model.Snapshot](), "Services Node ServiceCIDRs"},
+		{reflect.TypeFor[model.Snapshot](), "Services Node ServiceCIDRs Triggered"},
 	} {
 		var got []string
 		for i := range known.t.NumField() {
@@ -282,6 +283,33 @@ func TestFromSlice(t *testing.T) {
 				t.Errorf("FromSlice (-want +got):\n%s", diff)
 			}
 			checkFaults(t, found, tt.faults)
+		})
+	}
+}
+
+func TestFromSliceTriggered(t *testing.T) {
+	const head = "metadata: {name: s, labels: {kubernetes.io/service-name: web}, annotations: {endpoints.kubernetes.io/last-change-trigger-time: '%s'}}\naddressType: IPv4\n"
+	at := time.Date(2026, 11, 21, 12, 0, 0, 5e8, time.UTC)
+	tests := []struct {
+		name, value string
+		want        time.Time
+		faults      []string
+	}{
+		{"OK UTC", "2026-11-21T12:00:00.5Z", at, nil},
+		{"OK elsewhere", "2026-11-21T13:00:00.5+01:00", at, nil},
+		{"bad", "noon", time.Time{}, []string{"metadata.annotations: no time"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, found, _ := FromSlice(parse[discovery.EndpointSlice](t, fmt.Sprintf(head, tt.value)))
+			if s.Triggered != tt.want {
+				t.Errorf("Triggered = %s; want %s", s.Triggered, tt.want)
+			}
+			checkFaults(t, found, tt.faults)
+			e, _, _ := FromEndpoints(parse[v1.Endpoints](t, strings.Replace(fmt.Sprintf(head, tt.value), "addressType: IPv4", "", 1)))
+			if e.Triggered != tt.want {
+				t.Errorf("Triggered of v1 Endpoints = %s; want %s", e.Triggered, tt.want)
+			}
 		})
 	}
 }
