@@ -72,6 +72,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs},
 		dir.New(cfg.Manifests, log), node.New(log))
 	engine := proxier.New(cfg.Plan, conn, log)
+	synced := firstSync(engine)
 	server, err := listenStatus(cfg.Socket, statusOf(cfg, engine, hub))
 	if err != nil {
 		return err
@@ -81,6 +82,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	group.Go(func() error { return hub.Run(running) })
 	group.Go(func() error { return engine.Run(running, hub.Snapshots()) })
 	group.Go(func() error { return server.run(running) })
+	group.Go(func() error { return watchForeign(running, synced, conn, engine, log) })
 	return wait(ctx, group, log)
 }
 
