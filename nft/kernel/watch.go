@@ -18,7 +18,7 @@ const (
 	watchQueue = 1 << 20
 	// watchPause is the shortest time between two reports, so that a program that never stops to
 	// change our tables does not keep us from everything else.
-	watchPause = 200 * time.Millisecond
+	watchPause = 50 * time.Millisecond
 )
 
 // Watch calls changed whenever somebody else changes, or makes or removes, a table of a name, until ctx
