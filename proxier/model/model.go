@@ -139,4 +139,9 @@ type Node struct {
 	Addresses []netip.Addr
 	// PodCIDRs are spec.podCIDRs of the Node object.
 	PodCIDRs []netip.Prefix
+	// Known says that there is a Node object.
+	Known bool
+	// Leaving says that the node is to go: it is being deleted, or the autoscaler will delete it. Load
+	// balancers should turn away from it.
+	Leaving bool
 }

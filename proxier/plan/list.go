@@ -62,8 +62,9 @@ type Conflict struct {
 // Conflicts returns the front ends that more than one Service claims, sorted.
 func (s *State) Conflicts() []Conflict {
 	var all []Conflict
-	for k, c := range s.claims.All() {
-		if len(c.claims) < 2 || k.kind != keyFrontEnd {
+	for k := range s.contested.All() {
+		c, ok := s.claims.Get(k)
+		if !ok {
 			continue
 		}
 		for _, loser := range c.claims[1:] {

@@ -195,7 +195,7 @@ func TestEveryFieldIsTested(t *testing.T) {
 	}{
 		{reflect.TypeFor[model.Endpoint](), "Addr Node Ready Serving Terminating Hints"},
 		{reflect.TypeFor[model.Hints](), "Zones Nodes"},
-		{reflect.TypeFor[model.Node](), "Name Zone PrimaryIPs Addresses PodCIDRs"},
+		{reflect.TypeFor[model.Node](), "Name Zone PrimaryIPs Addresses PodCIDRs Known Leaving"},
 		{reflect.TypeFor[model.Snapshot](), "Services Node ServiceCIDRs Triggered"},
 	} {
 		var got []string
@@ -389,7 +389,7 @@ func TestJoin(t *testing.T) {
 
 func TestFromNode(t *testing.T) {
 	n, found, ok := FromNode(parse[v1.Node](t, "metadata: {name: 'n', labels: {topology.kubernetes.io/zone: z}}\nspec: {podCIDRs: [10.1.0.0/24, x, 'fd00::/64']}\nstatus: {addresses: [{type: ExternalIP, address: 192.0.2.9}, {type: Hostname, address: n}, {type: InternalIP, address: 192.0.2.1}, {type: InternalIP, address: y}, {type: ExternalIP, address: 'fd01::1'}]}"))
-	want := &Node{Model: model.Node{Name: "n", Zone: "z", PrimaryIPs: addrs("192.0.2.1 fd01::1"), PodCIDRs: prefixes("10.1.0.0/24 fd00::/64")}}
+	want := &Node{Model: model.Node{Name: "n", Zone: "z", PrimaryIPs: addrs("192.0.2.1 fd01::1"), PodCIDRs: prefixes("10.1.0.0/24 fd00::/64"), Known: true}}
 	if diff := cmp.Diff(want, n, comparers()); diff != "" || !ok {
 		t.Errorf("FromNode, %t (-want +got):\n%s", ok, diff)
 	}
@@ -407,5 +407,23 @@ func TestFromServiceCIDR(t *testing.T) {
 	checkFaults(t, found, []string{"spec.cidrs[1]: no CIDR"})
 	if c, found, ok := FromServiceCIDR(parse[networking.ServiceCIDR](t, "metadata: {name: k}")); ok || c != nil {
 		t.Errorf("FromServiceCIDR of nothing = %v, %t; want it refused (%v)", c, ok, found)
+	}
+}
+
+func TestFromNodeLeaving(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       bool
+	}{
+		{"OK stays", "metadata: {name: 'n'}\nspec: {unschedulable: true, taints: [{key: node.kubernetes.io/unschedulable, effect: NoSchedule}]}", false},
+		{"OK being deleted", "metadata: {name: 'n', deletionTimestamp: '2026-01-02T03:04:05Z'}", true},
+		{"OK to be deleted", "metadata: {name: 'n'}\nspec: {taints: [{key: a}, {key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]}", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if n, _, _ := FromNode(parse[v1.Node](t, tt.text)); n.Model.Leaving != tt.want {
+				t.Errorf("Leaving = %t; want %t", n.Model.Leaving, tt.want)
+			}
+		})
 	}
 }
