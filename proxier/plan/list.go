@@ -72,7 +72,7 @@ func (s *State) Conflicts() []Conflict {
 		}
 	}
 	slices.SortFunc(all, func(a, b Conflict) int {
-		return cmp.Or(cmp.Compare(a.Address, b.Address), a.Loser.Compare(b.Loser))
+		return cmp.Or(cmp.Compare(a.Address, b.Address), a.Loser.Compare(b.Loser), a.Holder.Compare(b.Holder))
 	})
 	return all
 }
