@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -50,6 +51,8 @@ type Engine struct {
 	// unused are chains that nothing refers to any more, by family and name.
 	unused map[unusedChain]bool
 	record record
+	// found are the UDP front ends that the kernel held when the current sync read it.
+	found []netip.AddrPort
 	// failures counts the failed transactions in a row.
 	failures int
 }
@@ -100,6 +103,9 @@ type Sync struct {
 	Err   error
 	// Looked says that the kernel was read: at the start, after an error, or on suspicion.
 	Looked bool
+	// Found are the UDP front ends that the kernel held then, as [plan.Held] returns them: what is no
+	// front end any more may have left traces elsewhere.
+	Found []netip.AddrPort
 }
 
 // Observe has f called after each sync, from the goroutine of Run: f must not wait. It must not be
@@ -168,6 +174,7 @@ func (e *Engine) sync(now time.Time) {
 		return
 	}
 	started, looked := time.Now(), e.have == nil
+	e.found = nil
 	steps, err := e.apply(now)
 	e.record.syncs++
 	e.record.steps = steps
@@ -191,7 +198,7 @@ func (e *Engine) sync(now time.Time) {
 	for _, f := range e.observers {
 		f(Sync{
 			State: e.have, Snapshot: e.snapshot, Started: started, Duration: e.record.duration,
-			Steps: steps, Err: err, Looked: looked,
+			Steps: steps, Err: err, Looked: looked, Found: e.found,
 		})
 	}
 }
@@ -207,6 +214,7 @@ func (e *Engine) apply(now time.Time) (int, error) {
 			return 0, fmt.Errorf("read the ruleset: %w", err)
 		}
 		base = plan.Recall(tables)
+		e.found = plan.Held(tables, model.UDP)
 	}
 	compiled := plan.Compile(e.config, e.snapshot, base)
 	e.forget(compiled)
