@@ -39,12 +39,13 @@ func mayImport() map[string][]string {
 		"watch/objects":  {"proxier/model", kubeAll},
 		"watch/dir":      {"watch", "watch/objects", "proxier/model", zap, kubeAll, "sigs.k8s.io/yaml/...", "go.yaml.in/yaml/...", "sigs.k8s.io/json", "github.com/fsnotify/fsnotify", group, sys},
 		"watch/node":     {"watch", "proxier/model", zap, sys, "github.com/vishvananda/netlink/...", "github.com/vishvananda/netns"},
-		"cmd/nftproxy/options": {kubeAll, "github.com/spf13/pflag", "sigs.k8s.io/yaml"},
 		"cmd/nftproxy": {
-			"cmd/nftproxy/options",
+			"cmd/nftproxy/options", "proxier/host", "proxier/leftovers",
 			"nft", "nft/kernel", "proxier", "proxier/model", "proxier/plan", "watch", "watch/dir", "watch/node",
-			zap, "go.uber.org/zap/zapcore", klog, "github.com/go-logr/zapr", "github.com/spf13/cobra", "github.com/spf13/pflag", group, sys,
+			zap, "go.uber.org/zap/zapcore", klog, "github.com/go-logr/zapr", "github.com/spf13/cobra", "github.com/spf13/pflag", "k8s.io/component-base/logs/api/v1", group, sys,
 		},
+		"cmd/nftproxy/options": {kubeAll, "github.com/spf13/pflag", "sigs.k8s.io/yaml", "github.com/fsnotify/fsnotify"},
+		"proxier/host":         {sys},
 	}
 }
 

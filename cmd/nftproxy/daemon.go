@@ -11,6 +11,7 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nftproxy/nftproxy/cmd/nftproxy/options"
 	"github.com/nftproxy/nftproxy/nft/kernel"
 	"github.com/nftproxy/nftproxy/proxier"
 	"github.com/nftproxy/nftproxy/watch"
@@ -37,15 +38,17 @@ It needs CAP_NET_ADMIN. One daemon runs in a network namespace.`, `
   nftproxy run --manifests ./manifests --hostname-override node-1 \
     --detect-local-mode BridgeInterface --pod-bridge-interface cbr0 \
     --nodeport-addresses primary,192.0.2.0/24 --logging-format json -v 2`, func(c *cobra.Command) error {
+		if done, err := instead(&f, c.OutOrStdout(), c.ErrOrStderr()); done {
+			return err
+		}
 		cfg, err := f.config()
 		if err != nil {
 			return err
 		}
 		return runDaemon(c.Context(), cfg, c.ErrOrStderr())
 	})
-	f.register(c)
+	f.registerAll(c)
 	f.registerSocket(c)
-	f.registerLog(c)
 	return c
 }
 
@@ -62,6 +65,12 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	defer lock.Close()
 	cfg.Plan.DisableIPv6 = !hasIPv6("/proc")
 	logConfiguration(log, cfg)
+	if cfg.SetHost {
+		setOOMScore(cfg, log)
+		if err := setHost(cfg, log); err != nil {
+			return err
+		}
+	}
 
 	conn, err := kernel.Dial(kernel.Config{})
 	if err != nil {
@@ -82,6 +91,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	group.Go(func() error { return hub.Run(running) })
 	group.Go(func() error { return engine.Run(running, hub.Snapshots()) })
 	group.Go(func() error { return server.run(running) })
+	group.Go(func() error { return cfg.Options.Watch(running) })
 	group.Go(func() error { return watchForeign(running, synced, conn, engine, log) })
 	return wait(ctx, group, log)
 }
@@ -111,17 +121,25 @@ func logConfiguration(log *zap.Logger, cfg config) {
 	b := thisBuild()
 	log.Info("nftproxy starts",
 		zap.String("version", b.Version), zap.String("commit", b.Commit), zap.String("go", b.Go), zap.Int("pid", os.Getpid()),
-		zap.String("node", cfg.NodeName), zap.String("manifests", cfg.Manifests), zap.String("socket", cfg.Socket),
+		zap.String("config", cfg.Options.ConfigFile), zap.String("node", cfg.NodeName), zap.String("manifests", cfg.Manifests), zap.String("socket", cfg.Socket),
 		zap.String("detectLocalMode", string(cfg.Plan.DetectLocal.Mode)), zap.Stringers("clusterCIDR", cfg.Plan.DetectLocal.CIDRs),
 		zap.String("podInterface", cfg.Plan.DetectLocal.Interface),
 		zap.Bool("nodePortPrimary", cfg.Plan.NodePortAddresses.Primary), zap.Bool("nodePortAll", cfg.Plan.NodePortAddresses.All),
 		zap.Stringers("nodePortCIDRs", cfg.Plan.NodePortAddresses.CIDRs),
 		zap.Bool("masqueradeAll", cfg.Plan.MasqueradeAll), zap.Uint8("masqueradeBit", cfg.Plan.MasqueradeBit),
-		zap.Bool("ipv6", !cfg.Plan.DisableIPv6), zap.Bool(gateExternalIPs, cfg.AllowExternalIPs))
+		zap.Bool("ipv6", !cfg.Plan.DisableIPv6), zap.Bool(options.GateExternalIPs, cfg.AllowExternalIPs))
 	if cfg.Plan.DisableIPv6 {
 		log.Info("this host does not speak IPv6: only the IPv4 table is programmed")
 	}
-	for _, w := range append(cfg.Warnings, hostWarnings("/proc", !cfg.Plan.DisableIPv6)...) {
+	logWarnings(log, cfg)
+	for _, w := range hostWarnings("/proc", !cfg.Plan.DisableIPv6) {
+		log.Warn(w)
+	}
+}
+
+// logWarnings logs what is probably not meant.
+func logWarnings(log *zap.Logger, cfg config) {
+	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
 }

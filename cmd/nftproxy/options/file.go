@@ -2,10 +2,13 @@ package options
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 
+	"github.com/fsnotify/fsnotify"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
@@ -13,21 +16,61 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// readFile returns the configuration in a file, with its defaults filled in. The warning tells what
-// only a lenient look takes.
-func readFile(name string) (c proxyconfig.KubeProxyConfiguration, warning string, err error) {
-	data, err := os.ReadFile(name)
+// readFile returns the configuration in the file, with its defaults filled in. What only a lenient
+// look takes is a warning.
+func (o *Options) readFile() (proxyconfig.KubeProxyConfiguration, error) {
+	var c proxyconfig.KubeProxyConfiguration
+	data, err := os.ReadFile(o.ConfigFile)
 	if err != nil {
-		return c, "", fmt.Errorf("read the configuration: %w", err)
+		return c, fmt.Errorf("read the configuration: %w", err)
 	}
-	c, warning, err = decode(data)
+	o.content = data
+	c, warning, err := decode(data)
 	if err != nil {
-		return c, "", fmt.Errorf("read the configuration %s: %w", name, err)
+		return c, fmt.Errorf("read the configuration %s: %w", o.ConfigFile, err)
 	}
 	if warning != "" {
-		warning = name + ": " + warning
+		o.Warnings = append(o.Warnings, o.ConfigFile+": "+warning)
 	}
-	return c, warning, nil
+	return c, nil
+}
+
+// Watch waits until the file holds something else than was read, and returns an error then: the
+// daemon is to end, and to be started again with what the file says now. Without a file, and once
+// ctx ends, it returns nil.
+//
+// It looks at the directory, since a ConfigMap volume changes a symbolic link there and not the file,
+// and at the directory of what the file is a link to.
+func (o *Options) Watch(ctx context.Context) error {
+	if o.ConfigFile == "" {
+		return nil
+	}
+	w, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the configuration: %w", err)
+	}
+	defer w.Close()
+	target, err := filepath.EvalSymlinks(o.ConfigFile)
+	if err != nil {
+		return fmt.Errorf("watch the configuration: %w", err)
+	}
+	for _, dir := range []string{filepath.Dir(o.ConfigFile), filepath.Dir(target)} {
+		if err := w.Add(dir); err != nil {
+			return fmt.Errorf("watch the configuration in %s: %w", dir, err)
+		}
+	}
+	for {
+		// A file that is away for a moment, while it is replaced, has not changed yet.
+		if data, err := os.ReadFile(o.ConfigFile); err == nil && !bytes.Equal(data, o.content) {
+			return fmt.Errorf("the configuration %s changed; ending, to be started again with it", o.ConfigFile)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-w.Events:
+		case <-w.Errors:
+		}
+	}
 }
 
 // decode returns the configuration in YAML or JSON, with its defaults filled in.

@@ -158,4 +158,3 @@ func flagOf(field string) string {
 		"showHiddenMetricsForVersion": "show-hidden-metrics-for-version",
 	}[field]
 }
-

@@ -45,6 +45,8 @@ type Options struct {
 
 	raw   raw
 	given map[string]bool
+	// content is what the file held.
+	content []byte
 }
 
 // raw are flags that need a second look.
@@ -74,12 +76,9 @@ func (o *Options) Complete(flags *pflag.FlagSet) error {
 	flags.Visit(func(f *pflag.Flag) { o.given[f.Name] = true })
 	errs := o.fromFlags()
 	if o.ConfigFile != "" {
-		file, warning, err := readFile(o.ConfigFile)
+		file, err := o.readFile()
 		if err != nil {
 			return err
-		}
-		if warning != "" {
-			o.Warnings = append(o.Warnings, warning)
 		}
 		o.useFile(file)
 	}
@@ -93,12 +92,6 @@ func (o *Options) Complete(flags *pflag.FlagSet) error {
 
 // Given reports whether the command line has a flag.
 func (o *Options) Given(flag string) bool { return o.given[flag] }
-
-// KubeProxy reports whether the options say more than a command line of nftproxy alone does: then an
-// empty mode means what it means to kube-proxy.
-func (o *Options) KubeProxy() bool {
-	return o.ConfigFile != "" || o.Master != "" || o.Config.ClientConnection.Kubeconfig != ""
-}
 
 // fromFlags finishes the configuration that the flags wrote into.
 func (o *Options) fromFlags() []error {
