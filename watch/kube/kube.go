@@ -16,6 +16,7 @@ import (
 
 	"go.uber.org/zap"
 	"k8s.io/client-go/kubernetes"
+	"k8s.io/klog/v2"
 
 	"github.com/nftproxy/nftproxy/watch"
 )
@@ -61,6 +62,8 @@ func (s *Source) Run(ctx context.Context, put func(watch.Part)) error {
 	state := newState(s.cfg.NodeName, s.cfg.NeedPodCIDRs)
 	var followers sync.WaitGroup
 	defer followers.Wait()
+	// What client-go tells of each watch that ends is for developers; what matters is a problem.
+	ctx = klog.NewContext(ctx, klog.Background().V(2))
 	for _, r := range resources(s.cfg.Client, s.cfg.NodeName, state) {
 		followers.Go(func() { s.follow(ctx, r) })
 	}
