@@ -120,6 +120,7 @@ func (f *flags) config() (config, error) {
 	if err := o.Complete(f.set); err != nil {
 		errs = append(errs, err)
 	}
+	errs = append(errs, checkSources(f.manifests, o.Config.ClientConnection.Kubeconfig, o.Master))
 	c := config{Options: o, Manifests: f.manifests, Socket: f.socket, AllowExternalIPs: o.AllowExternalIPs(), SetHost: f.setHost()}
 	c.Log = logConfig{Verbosity: int(o.Config.Logging.Verbosity), JSON: o.Config.Logging.Format == logs.JSONLogFormat}
 	c.Warnings = o.Warnings

@@ -15,8 +15,6 @@ import (
 	"github.com/nftproxy/nftproxy/nft/kernel"
 	"github.com/nftproxy/nftproxy/proxier"
 	"github.com/nftproxy/nftproxy/watch"
-	"github.com/nftproxy/nftproxy/watch/dir"
-	"github.com/nftproxy/nftproxy/watch/node"
 )
 
 // grace is how long the daemon, told to end, waits for what is under way: a transaction that was
@@ -27,13 +25,18 @@ const grace = time.Second
 func runCommand() *cobra.Command {
 	var f flags
 	c := newCommand("run", "Program this node's nftables and follow every change", `
-It reads the manifests and the addresses of this node, programs the tables "ip
-nftproxy" and "ip6 nftproxy", and follows every change of either, until it is
+It follows the Services and their endpoints and the addresses of this node, programs
+the tables "ip nftproxy" and "ip6 nftproxy", and follows every change, until it is
 ended. SIGTERM and SIGINT end it at once and leave the rules, so that traffic
 goes on; the next start sends the kernel only what differs. `+"`nftproxy cleanup`"+`
 removes the rules.
 
+The Services come from the Kubernetes API server that --kubeconfig or --master
+name, or of whose cluster this is a pod; or, with --manifests, from a directory.
+Both at once are refused. An API server that does not answer takes nothing away.
+
 It needs CAP_NET_ADMIN. One daemon runs in a network namespace.`, `
+  nftproxy run --kubeconfig /etc/nftproxy/kubeconfig --cluster-cidr 10.244.0.0/16
   nftproxy run --manifests /etc/nftproxy/manifests --cluster-cidr 10.244.0.0/16
   nftproxy run --manifests ./manifests --hostname-override node-1 \
     --detect-local-mode BridgeInterface --pod-bridge-interface cbr0 \
@@ -58,6 +61,10 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	if err != nil {
 		return err
 	}
+	from, _, err := sources(cfg, log)
+	if err != nil {
+		return err
+	}
 	lock, err := takeLock(lockName)
 	if err != nil {
 		return err
@@ -78,8 +85,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	}
 	defer conn.Close()
 	hub := watch.NewHub(
-		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs},
-		dir.New(cfg.Manifests, log), node.New(log))
+		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs}, from...)
 	engine := proxier.New(cfg.Plan, conn, log)
 	synced := firstSync(engine)
 	server, err := listenStatus(cfg.Socket, statusOf(cfg, engine, hub))
