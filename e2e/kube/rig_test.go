@@ -130,18 +130,27 @@ func (r *rig) remove(t *testing.T, kind, name string) {
 	}
 }
 
-// start starts the daemon as the user with a token, and with flags.
+// command returns the daemon as the user with a token, with further flags.
+func (r *rig) command(token string, flags ...string) (*exec.Cmd, error) {
+	config, err := r.c.Kubeconfig(token)
+	args := []string{
+		"run", "--kubeconfig", config, "--hostname-override", "node-1",
+		"--cluster-cidr", clusterCIDR, "--socket", r.socket,
+		// The values of conntrack are those of the whole machine.
+		"--conntrack-max-per-core=0", "--conntrack-tcp-timeout-established=0", "--conntrack-tcp-timeout-close-wait=0",
+		"--oom-score-adj=0",
+	}
+	return exec.Command(r.bin, append(args, flags...)...), err
+}
+
+// start starts the daemon.
 func (r *rig) start(t *testing.T, token string, flags ...string) {
 	t.Helper()
-	config, err := r.c.Kubeconfig(token)
+	cmd, err := r.command(token, flags...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	args := append([]string{
-		"run", "--kubeconfig", config, "--hostname-override", "node-1",
-		"--cluster-cidr", clusterCIDR, "--socket", r.socket,
-	}, flags...)
-	if r.d, err = startProcess(r.w.Node.NetNS, exec.Command(r.bin, args...)); err != nil {
+	if r.d, err = startProcess(r.w.Node.NetNS, cmd); err != nil {
 		t.Fatal(err)
 	}
 }
