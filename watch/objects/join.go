@@ -43,6 +43,7 @@ func endpoints(name string, proto model.Protocol, list []*Slice) []model.Endpoin
 				if at == nil {
 					at = make(map[netip.AddrPort]int, len(subset.Endpoints))
 				}
+				out = slices.Grow(out, len(subset.Endpoints))
 				for _, e := range subset.Endpoints {
 					e.Addr = netip.AddrPortFrom(e.Addr.Addr(), p.Port)
 					first, twice := at[e.Addr]

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -256,7 +257,7 @@ func (f *faults) ports(list []v1.ServicePort) []model.Port {
 		proto model.Protocol
 		port  uint16
 	}
-	var out []model.Port
+	out := slices.Grow([]model.Port(nil), len(list))
 	names, ports, nodePorts := map[string]model.Protocol{}, map[claim]int{}, map[claim]int{}
 	for i := range list {
 		p, ok := f.port(&list[i], index("spec.ports", i))

@@ -3,6 +3,7 @@ package objects
 import (
 	"net/netip"
 	"reflect"
+	"slices"
 	"time"
 
 	v1 "k8s.io/api/core/v1"
@@ -68,7 +69,7 @@ func FromSlice(s *discovery.EndpointSlice) (slice *Slice, found []Fault, ok bool
 		f.add("addressType", "%q is neither IPv4 nor IPv6", s.AddressType)
 		return nil, f, false
 	}
-	var subset Subset
+	subset := Subset{Ports: slices.Grow([]SlicePort(nil), len(s.Ports)), Endpoints: slices.Grow([]model.Endpoint(nil), len(s.Endpoints))}
 	for i := range s.Ports {
 		if p, ok := f.slicePort(&s.Ports[i], index("ports", i)); ok {
 			subset.Ports = append(subset.Ports, p)
