@@ -55,6 +55,8 @@ type Engine struct {
 	found []netip.AddrPort
 	// failures counts the failed transactions in a row.
 	failures int
+	// cleanups counts the failed deletions of unused chains since the last Sync.
+	cleanups int
 }
 
 // An unusedChain is a chain to delete.
@@ -103,6 +105,10 @@ type Sync struct {
 	Err   error
 	// Looked says that the kernel was read: at the start, after an error, or on suspicion.
 	Looked bool
+	// Refused are the front ends that the kernel refused, sorted by Service.
+	Refused []Refused
+	// Cleanups is how many deletions of unused chains failed since the last Sync.
+	Cleanups int
 	// Found are the UDP front ends that the kernel held then, as [plan.Held] returns them: what is no
 	// front end any more may have left traces elsewhere.
 	Found []netip.AddrPort
@@ -198,9 +204,10 @@ func (e *Engine) sync(now time.Time) {
 	for _, f := range e.observers {
 		f(Sync{
 			State: e.have, Snapshot: e.snapshot, Started: started, Duration: e.record.duration,
-			Steps: steps, Err: err, Looked: looked, Found: e.found,
+			Steps: steps, Err: err, Looked: looked, Refused: e.status.Load().refused, Cleanups: e.cleanups, Found: e.found,
 		})
 	}
+	e.cleanups = 0
 }
 
 // apply computes and commits the difference, leaving out front ends that the kernel refuses. It
@@ -334,6 +341,7 @@ func (e *Engine) deleteUnused() {
 		e.log.Warn("unused chains stay for now", zap.Error(err))
 		e.have = nil
 		e.failures = 1
+		e.cleanups++
 	}
 }
 

@@ -320,3 +320,19 @@ func TestEngineSurvives(t *testing.T) {
 		})
 	}
 }
+
+// TestSyncTells expects observers to hear of reads of the kernel and of chains that could not be deleted.
+func TestSyncTells(t *testing.T) {
+	e := New(config, &fake.Kernel{}, zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel)))
+	var got []Sync
+	e.Observe(func(s Sync) { got = append(got, s) })
+	e.snapshot = snapshot(1, 1)
+	e.sync(time.Now())
+	e.cleanups = 2
+	e.have = nil
+	e.sync(time.Now())
+	e.sync(time.Now())
+	if len(got) != 3 || !got[0].Looked || got[0].State == nil || got[0].Cleanups != 0 || got[1].Cleanups != 2 || got[2].Cleanups != 0 {
+		t.Errorf("observed %+v; want three, two failed deletions before the second", got)
+	}
+}

@@ -21,6 +21,8 @@ type Config struct {
 	Log *zap.Logger
 	// AllowExternalIPs is whether spec.externalIPs of Services counts.
 	AllowExternalIPs bool
+	// Queued is told of each snapshot before it is sent, and must not wait; nil for nobody.
+	Queued func(model.Snapshot)
 	// Since is when the program started; now if it is zero. What was triggered before is not measured:
 	// it waited for the program.
 	Since time.Time
@@ -29,6 +31,7 @@ type Config struct {
 // A Hub runs sources and sends a snapshot each time that what they say together changes.
 type Hub struct {
 	log       *zap.Logger
+	queued    func(model.Snapshot)
 	sources   []Source
 	snapshots chan model.Snapshot
 	ready     chan struct{}
@@ -46,6 +49,7 @@ type Hub struct {
 func NewHub(cfg Config, sources ...Source) *Hub {
 	h := &Hub{
 		log:       cfg.Log,
+		queued:    cfg.Queued,
 		sources:   sources,
 		snapshots: make(chan model.Snapshot, 1),
 		ready:     make(chan struct{}),
@@ -114,6 +118,9 @@ func (h *Hub) put(i int, p Part) {
 	s, changed := h.joiner.snapshot()
 	if !changed {
 		return
+	}
+	if h.queued != nil {
+		h.queued(s)
 	}
 	select {
 	case missed := <-h.snapshots:

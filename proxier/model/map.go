@@ -49,6 +49,10 @@ const (
 // Len returns the number of keys.
 func (m Map[K, V]) Len() int { return m.len }
 
+// Same reports whether two maps are one and the same, not edited in between. Maps that are not may
+// still hold the same.
+func (m Map[K, V]) Same(o Map[K, V]) bool { return m.root == o.root && m.len == o.len }
+
 // Get returns the value of a key and reports whether there is one.
 func (m Map[K, V]) Get(key K) (V, bool) {
 	var none V

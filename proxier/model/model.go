@@ -6,6 +6,7 @@ package model
 
 import (
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -71,6 +72,12 @@ type Snapshot struct {
 	// and no Snapshot did that was received before, in no particular order. They are for measuring how
 	// long a change takes, and a Snapshot that is programmed again brings nothing new.
 	Triggered []time.Time
+}
+
+// Same reports whether two Snapshots say the same. It looks at pointers only: it may take for different
+// what is equal.
+func (s *Snapshot) Same(o *Snapshot) bool {
+	return s.Node == o.Node && s.Services.Same(o.Services) && slices.Equal(s.ServiceCIDRs, o.ServiceCIDRs)
 }
 
 // A Service is one Service with all that concerns it.

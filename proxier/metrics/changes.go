@@ -1,0 +1,67 @@
+package metrics
+
+import (
+	"reflect"
+	"slices"
+
+	"github.com/nftproxy/nftproxy/proxier/model"
+)
+
+// changes returns in how many Services the Service itself, and in how many the endpoints, differ
+// between two snapshots.
+func changes(before, after model.Snapshot) (services, endpoints int) {
+	for c := range model.Changes(before.Services, after.Services) {
+		switch {
+		case !c.HasOld || !c.HasNew:
+			services++
+			if c.HasNew && hasEndpoints(c.New) || c.HasOld && hasEndpoints(c.Old) {
+				endpoints++
+			}
+		default:
+			if !reflect.DeepEqual(withoutEndpoints(c.Old), withoutEndpoints(c.New)) {
+				services++
+			}
+			if !sameEndpoints(c.Old, c.New) {
+				endpoints++
+			}
+		}
+	}
+	return services, endpoints
+}
+
+// hasEndpoints reports whether a Service has any.
+func hasEndpoints(s *model.Service) bool {
+	return slices.ContainsFunc(s.Ports, func(p model.Port) bool { return len(p.Endpoints) > 0 })
+}
+
+// withoutEndpoints returns a copy of a Service without its endpoints.
+func withoutEndpoints(s *model.Service) model.Service {
+	out := *s
+	out.Ports = slices.Clone(s.Ports)
+	for i := range out.Ports {
+		out.Ports[i].Endpoints = nil
+	}
+	return out
+}
+
+// sameEndpoints reports whether two Services have the same endpoints.
+func sameEndpoints(a, b *model.Service) bool {
+	return slices.EqualFunc(a.Ports, b.Ports, func(a, b model.Port) bool {
+		return slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b model.Endpoint) bool {
+			if !reflect.DeepEqual(a.Hints, b.Hints) {
+				return false
+			}
+			a.Hints, b.Hints = nil, nil
+			return a == b
+		})
+	})
+}
+
+// sameTriggers reports whether two snapshots bring the same trigger times, and not times that happen to
+// be equal.
+func sameTriggers(a, b model.Snapshot) bool {
+	if len(a.Triggered) == 0 || len(b.Triggered) == 0 {
+		return len(a.Triggered) == len(b.Triggered)
+	}
+	return len(a.Triggered) == len(b.Triggered) && &a.Triggered[0] == &b.Triggered[0]
+}
