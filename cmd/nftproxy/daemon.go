@@ -88,6 +88,10 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs}, from...)
 	engine := proxier.New(cfg.Plan, conn, log)
 	synced := firstSync(engine)
+	clean, err := cleanConntrack(engine, log, nil)
+	if err != nil {
+		return err
+	}
 	server, err := listenStatus(cfg.Socket, statusOf(cfg, engine, hub))
 	if err != nil {
 		return err
@@ -98,6 +102,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	group.Go(func() error { return engine.Run(running, hub.Snapshots()) })
 	group.Go(func() error { return server.run(running) })
 	group.Go(func() error { return cfg.Options.Watch(running) })
+	group.Go(func() error { return clean(running) })
 	group.Go(func() error { return watchForeign(running, synced, conn, engine, log) })
 	return wait(ctx, group, log)
 }

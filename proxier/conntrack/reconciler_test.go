@@ -1,0 +1,184 @@
+package conntrack
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/zap"
+
+	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/proxier/model"
+	"github.com/nftproxy/nftproxy/proxier/plan"
+)
+
+// A memory is a Kernel with its entries in a list. Its fields are for one goroutine at a time.
+type memory struct {
+	entries []Entry
+	passes  []nft.Family
+	fail    int // how many passes fail from now on
+}
+
+// DeleteUDP implements Kernel.
+func (m *memory) DeleteUDP(_ context.Context, f nft.Family, stale func(Entry) bool) (int, error) {
+	m.passes = append(m.passes, f)
+	if m.fail > 0 {
+		m.fail--
+		return 0, errors.New("out of memory")
+	}
+	before := len(m.entries)
+	m.entries = slices.DeleteFunc(m.entries, func(e Entry) bool {
+		return e.Destination.Addr().Is4() == (f == nft.IPv4) && stale(e)
+	})
+	return before - len(m.entries), nil
+}
+
+// synced returns the sync after which the kernel holds Services.
+func synced(list ...*model.Service) proxier.Sync {
+	s := model.Snapshot{Services: services(list...), Node: &model.Node{Name: "here", PrimaryIPs: nodeAddrs(), Addresses: nodeAddrs()}}
+	return proxier.Sync{Snapshot: s, State: plan.Compile(plan.Config{MasqueradeBit: 14}, s, nil), Steps: 1}
+}
+
+// start runs a Reconciler inside a synctest bubble.
+func start(t *testing.T, k Kernel, passed func(Pass)) *Reconciler {
+	t.Helper()
+	r := New(k, zap.NewNop(), passed)
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run() = %v; want nil", err)
+		}
+	})
+	return r
+}
+
+// entry returns an Entry.
+func entry(dst, answer string) Entry {
+	return Entry{netip.MustParseAddrPort(dst), netip.MustParseAddrPort(answer)}
+}
+
+func TestReconciler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		foreign := entry("203.0.113.1:30053", "10.1.0.3:53")
+		m := &memory{entries: []Entry{
+			entry("10.96.0.10:53", "10.1.0.1:53"), entry("10.96.0.10:53", "10.1.0.2:53"), entry("192.168.0.2:30053", "10.1.0.3:53"),
+			entry("10.96.0.77:53", "10.1.0.1:53"), foreign,
+		}}
+		var passed []Pass
+		r := start(t, m, func(p Pass) { passed = append(passed, p) })
+		check := func(what string, want ...Entry) {
+			t.Helper()
+			time.Sleep(time.Millisecond) // lets the fake clock go on
+			synctest.Wait()
+			if !slices.Equal(m.entries, want) {
+				t.Errorf("%s: entries %v; want %v", what, m.entries, want)
+			}
+		}
+		first := synced(dns(endpoints("10.1.0.1:53", "10.1.0.2:53")...))
+		first.Found = addrPorts("10.96.0.10:53", "10.96.0.77:53")
+		r.Observe(first)
+		check("the start", entry("10.96.0.10:53", "10.1.0.1:53"), entry("10.96.0.10:53", "10.1.0.2:53"), foreign)
+		if len(passed) != 2 || passed[0].Family != nft.IPv4 || passed[0].Deleted != 2 || passed[1].Family != nft.IPv6 || passed[1].Deleted != 0 {
+			t.Errorf("told of passes %+v; want one for each family that deleted 2 and 0", passed)
+		}
+		r.Observe(synced(dns(endpoints("10.1.0.2:53")...)))
+		check("an endpoint less", entry("10.96.0.10:53", "10.1.0.2:53"), foreign)
+		r.Observe(synced(dns()))
+		check("no endpoint", foreign)
+		r.Observe(synced(dns(endpoints("10.1.0.2:53")...)))
+		m.entries = append(m.entries, entry("10.96.0.10:53", "10.1.0.2:53"))
+		check("an endpoint again", foreign, entry("10.96.0.10:53", "10.1.0.2:53"))
+		r.Observe(synced())
+		check("no Service", foreign)
+		before := len(m.passes)
+		r.Observe(synced())
+		check("nothing new", foreign)
+		if len(m.passes) != before {
+			t.Errorf("nothing new: %d passes; want none", len(m.passes)-before)
+		}
+	})
+}
+
+// A front end that went and came between two looks is cleaned as what it is now, and what an unseen sync
+// found is not forgotten.
+func TestReconcilerJoinsSyncs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{entries: []Entry{entry("10.96.0.77:53", "10.1.0.1:53"), entry("10.96.0.10:53", "10.1.0.2:53")}}
+		r := New(m, zap.NewNop(), nil)
+		first := synced(dns(endpoints("10.1.0.1:53")...))
+		first.Found = addrPorts("10.96.0.77:53")
+		r.Observe(first)
+		r.Observe(synced())
+		r.Observe(synced(dns(endpoints("10.1.0.2:53")...)))
+		ctx, cancel := context.WithCancel(t.Context())
+		go r.Run(ctx)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		cancel()
+		synctest.Wait()
+		if want := []Entry{entry("10.96.0.10:53", "10.1.0.2:53")}; !slices.Equal(m.entries, want) {
+			t.Errorf("entries %v; want %v", m.entries, want)
+		}
+	})
+}
+
+func TestReconcilerTriesAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{fail: 3, entries: []Entry{entry("10.96.0.10:53", "10.1.0.1:53")}}
+		r := start(t, m, nil)
+		r.Observe(synced(dns(endpoints("10.1.0.1:53")...)))
+		r.Observe(synced())
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		m.entries = append(m.entries, entry("10.96.0.10:53", "10.1.0.1:53"))
+		r.Observe(synced(dns())) // a change while passes fail
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if len(m.entries) != 0 {
+			t.Errorf("after failures entries %v are left; want none", m.entries)
+		}
+	})
+}
+
+// A failed sync says nothing, and one that mended the rules makes a look worth it: packets met no rules.
+func TestReconcilerWhenToLook(t *testing.T) {
+	same := dns(endpoints("10.1.0.1:53")...)
+	tests := []struct {
+		name string
+		sync func(*proxier.Sync)
+		want int
+	}{
+		{"unchanged", func(*proxier.Sync) {}, 0},
+		{"failed", func(s *proxier.Sync) { s.Err, s.State = errors.New("no"), nil }, 0},
+		{"looked, all well", func(s *proxier.Sync) { s.Looked, s.Steps = true, 0 }, 0},
+		{"looked and mended", func(s *proxier.Sync) { s.Looked, s.Steps = true, 3 }, 2},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := &memory{}
+				r := start(t, m, nil)
+				r.Observe(synced(same))
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+				before := len(m.passes)
+				s := synced(same)
+				tt.sync(&s)
+				r.Observe(s)
+				time.Sleep(time.Millisecond)
+				synctest.Wait()
+				if got := len(m.passes) - before; got != tt.want {
+					t.Errorf("%d passes; want %d", got, tt.want)
+				}
+			})
+		})
+	}
+}
