@@ -29,6 +29,9 @@ func (c *Conn) Load(name string) ([]nft.Table, error) {
 
 // loadOnce reads the tables, or returns errTorn if the ruleset changed meanwhile.
 func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
+	if err := c.barrier(); err != nil {
+		return nil, err
+	}
 	gen, err := c.generation()
 	if err != nil {
 		return nil, err
@@ -52,6 +55,21 @@ func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
 		return nil, errors.Join(err, errTorn)
 	}
 	return tables, nil
+}
+
+// barrier waits until no transaction is being committed. The kernel counts the generation up first and
+// takes deleted elements out of their hash table after; a dump that begins in between has the new
+// generation from its first message to its last, and yet it loses elements, as it goes on by
+// position. An empty transaction takes the lock that a commit holds, and changes nothing.
+func (c *Conn) barrier() error {
+	b := Batch{first: c.seq + 1}
+	b.control(unix.NFNL_MSG_BATCH_BEGIN)
+	b.control(unix.NFNL_MSG_BATCH_END)
+	c.seq += uint32(len(b.marks))
+	if err := c.sock.send(b.buf); err != nil {
+		return fmt.Errorf("wait for other transactions: %w", err)
+	}
+	return nil
 }
 
 // generation returns the number that the kernel counts up with each transaction of anybody.

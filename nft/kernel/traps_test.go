@@ -230,3 +230,67 @@ func TestCommitRefusedAsAWhole(t *testing.T) {
 		commit(t, c, nfttest.Make([]nft.Table{big(10, 0)}))
 	}
 }
+
+// Whatever is written while it reads, Load returns a state that was there.
+func TestLoadBetweenCommits(t *testing.T) {
+	n := newNetNS(t)
+	writer, reader := dial(t, n), dial(t, n)
+	table := big(3_000, 0)
+	commit(t, writer, nfttest.Make([]nft.Table{table}))
+	// flip gives every endpoint the same new address.
+	flip := func(to byte) nft.Tx {
+		return func(yield func(nft.Op) bool) {
+			for _, verb := range []nft.Verb{nft.Delete, nft.Add} {
+				for _, e := range table.Elements["endpoints"] {
+					e.Data = nfttest.Endpoint(nft.IPv4, to, 80)
+					if !yield(nft.Op{Verb: verb, Name: "big", Set: &table.Sets[0], Element: &e}) {
+						return
+					}
+				}
+			}
+		}
+	}
+	failed := make(chan error, 1)
+	go func() {
+		for i := range 30 {
+			if err := writer.Commit(flip(byte(i))); err != nil {
+				failed <- err
+				return
+			}
+		}
+		failed <- nil
+	}()
+	for {
+		select {
+		case err := <-failed:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+		tables, err := reader.Load("big")
+		if errors.Is(err, errTorn) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := tables[0].Elements["endpoints"]
+		if len(got) != 3_000 {
+			t.Fatalf("Load() = %d endpoints; want 3000", len(got))
+		}
+		for i := range got {
+			if got[0].Data != got[i].Data && got[0].Data.Len() == 8 && !original(&table, got) {
+				t.Fatalf("Load() mixes two states: %v and %v", got[0], got[i])
+			}
+		}
+	}
+}
+
+// original reports whether elements are those that the table began with.
+func original(t *nft.Table, got []nft.Element) bool {
+	want := sorted([]nft.Table{*t})[0].Elements["endpoints"]
+	have := sorted([]nft.Table{{Elements: map[string][]nft.Element{"endpoints": got}}})[0].Elements["endpoints"]
+	return cmp.Equal(want, have, compareValues())
+}
