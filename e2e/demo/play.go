@@ -104,7 +104,7 @@ func (p *play) say(format string, args ...any) { fmt.Fprintf(p.out, format+"\n",
 // title begins an act.
 func (p *play) title(text string) {
 	p.act++
-	p.say("\n\033[1m%2d. %s\033[0m", p.act, text)
+	p.say("\n%d. %s\n%s", p.act, text, strings.Repeat("─", 4+len(text)))
 }
 
 // introduce shows the network.
