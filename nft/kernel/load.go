@@ -51,16 +51,22 @@ func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
 			tables = append(tables, t)
 		}
 	}
+	if err := c.barrier(); err != nil {
+		return nil, err
+	}
 	if now, err := c.generation(); err != nil || now != gen {
 		return nil, errors.Join(err, errTorn)
 	}
 	return tables, nil
 }
 
-// barrier waits until no transaction is being committed. The kernel counts the generation up first and
-// takes deleted elements out of their hash table after; a dump that begins in between has the new
-// generation from its first message to its last, and yet it loses elements, as it goes on by
-// position. An empty transaction takes the lock that a commit holds, and changes nothing.
+// barrier waits until no transaction is under way. A dump of a hash table goes on by position, and a
+// transaction moves elements at times that the generation does not tell: it puts in new ones, and
+// may make the table grow, before it counts the generation up, and takes deleted ones out after. So
+// there is a barrier on either side of the dumps: what is under way before the first has ended, and
+// what began later has counted up by the end. (One that began and was refused meanwhile would go
+// unnoticed; ours take turns with Load.) An empty transaction takes the lock that the others hold,
+// and changes nothing.
 func (c *Conn) barrier() error {
 	b := Batch{first: c.seq + 1}
 	b.control(unix.NFNL_MSG_BATCH_BEGIN)
