@@ -211,9 +211,11 @@ func TestCommitRefusedAsAWhole(t *testing.T) {
 	table := nft.Table{Name: "loop"}
 	tx := func(yield func(nft.Op) bool) {
 		for _, op := range []nft.Op{
-			{Table: &table}, {Chain: &nft.Chain{Name: "b"}},
+			{Table: &table},
+			{Chain: &nft.Chain{Name: "b"}},
 			{Chain: &nft.Chain{Name: "base", Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.Input}, Rules: chain("", "b").Rules}},
-			{Chain: chain("a", "b")}, {Chain: chain("b", "a")},
+			{Chain: chain("a", "b")},
+			{Chain: chain("b", "a")},
 		} {
 			op.Name = "loop"
 			if !yield(op) {
