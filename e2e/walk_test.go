@@ -5,7 +5,6 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -245,73 +244,10 @@ func TestWalk(t *testing.T) {
 			files[i].write(t, r.cfg.Manifests(), random, false)
 		}
 		r.apply(t, nodeDoc)
-		r.checkConvergedButOrder(t)
+		r.checkConverged(t)
 		if t.Failed() {
 			t.Fatalf("after %d edits", (batch+1)*walkBatch)
 		}
 	}
 	r.checkListing(t)
-}
-
-// placeStep matches a step that puts an endpoint into its place or takes it away: the verb, the front end, the
-// place and the endpoint.
-var placeStep = regexp.MustCompile(`^(add|delete) element (.*-?(?:endpoints|slots) \{ .*) \. [0-9]+( : .*)$`)
-
-// checkConvergedButOrder is checkConverged for the walk, in which Services claim each other's addresses: the
-// order of a front end's endpoints, which means nothing, may differ from that of a fresh compile.
-func (r *rig) checkConvergedButOrder(t *testing.T) {
-	t.Helper()
-	var out string
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
-		// The exit code says no more than the text, but for errors.
-		var err error
-		if out, err = r.w.Node.Output(r.cfg.Command("diff")); err != nil && out == "" {
-			t.Fatal(err)
-		}
-		if out = forgetOrder(out); out == "" {
-			return
-		}
-	}
-	t.Errorf("nftproxy diff says more than an order of endpoints:\n%s", tail(out, 4000))
-}
-
-// forgetOrder removes the steps of a transaction that only move an endpoint from one place to another.
-func forgetOrder(tx string) string {
-	balance := map[string]int{}
-	var rest strings.Builder
-	for line := range strings.Lines(tx) {
-		m := placeStep.FindStringSubmatch(strings.TrimSpace(line))
-		switch {
-		case m == nil:
-			rest.WriteString(line)
-		case m[1] == "add":
-			balance[m[2]+m[3]]++
-		default:
-			balance[m[2]+m[3]]--
-		}
-	}
-	for endpoint, n := range balance {
-		if n != 0 {
-			fmt.Fprintf(&rest, "%+d %s\n", n, endpoint)
-		}
-	}
-	return strings.TrimSpace(rest.String())
-}
-
-func TestForgetOrder(t *testing.T) {
-	const moved = `delete element ip nftproxy endpoints { 1.2.3.4 . tcp . 80 . 0 : 10.1.1.83 . 8080 }
-delete element ip nftproxy endpoints { 1.2.3.4 . tcp . 80 . 1 : 10.1.1.12 . 8080 }
-add element ip nftproxy endpoints { 1.2.3.4 . tcp . 80 . 0 : 10.1.1.12 . 8080 }
-add element ip nftproxy endpoints { 1.2.3.4 . tcp . 80 . 1 : 10.1.1.83 . 8080 }
-`
-	const other = "add element ip nftproxy services { 1.2.3.4 . tcp . 80 : goto lb-2 }"
-	for _, tt := range []struct{ tx, want string }{
-		{moved, ""},
-		{moved + other + "\n", other},
-		{"add element ip nftproxy endpoints { 1.2.3.4 . tcp . 80 . 0 : 10.1.1.12 . 8080 }\n", "+1 ip nftproxy endpoints { 1.2.3.4 . tcp . 80 : 10.1.1.12 . 8080 }"},
-	} {
-		if got := forgetOrder(tt.tx); got != tt.want {
-			t.Errorf("forgetOrder(%q) = %q; want %q", tt.tx, got, tt.want)
-		}
-	}
 }

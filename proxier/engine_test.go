@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -13,6 +14,7 @@ import (
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/nft"
@@ -260,6 +262,39 @@ func TestEngineForeignElement(t *testing.T) {
 		synctest.Wait()
 		if s := e.Status(false); len(s.Refused) != 0 || !s.Healthy || held(t, k) != 2 {
 			t.Errorf("Status() = %+v; want nothing refused any more", s)
+		}
+	})
+}
+
+// TestEngineConflicts logs who claims the same front end, once when it begins and once when it ends.
+func TestEngineConflicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		e := New(config, &fake.Kernel{}, zap.New(core))
+		snapshots := make(chan model.Snapshot, 1)
+		go func() { _ = e.Run(t.Context(), snapshots) }()
+		one := snapshot(1, 1)
+		name := model.Name{Namespace: "default", Name: "service-1"}
+		service, _ := one.Services.Get(name)
+		twin := *service
+		twin.Name.Name = "twin"
+		edit := one.Services.Edit()
+		edit.Set(twin.Name, &twin)
+		two := model.Snapshot{Services: edit.Map(), Node: one.Node}
+		for _, s := range []model.Snapshot{one, two, two, one, one} {
+			snapshots <- s
+			synctest.Wait()
+		}
+		var got []string
+		for _, entry := range logs.FilterFieldKey("servedBy").All() {
+			got = append(got, fmt.Sprint(entry.Level, " ", entry.ContextMap()))
+		}
+		want := []string{
+			"warn map[frontEnd:10.96.0.1:80/tcp notServed:default/twin servedBy:default/service-1]",
+			"info map[frontEnd:10.96.0.1:80/tcp notServed:default/twin servedBy:default/service-1]",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
 		}
 	})
 }

@@ -21,6 +21,8 @@ type State struct {
 	units  model.Map[model.Name, *unit]
 	// claims has for each key all claims, the one that holds first.
 	claims model.Map[key, *claimants]
+	// contested are the front ends that more than one Service claims.
+	contested model.Map[key, *claimants]
 	// balancers counts the claims that need a chain. Those that are prepared are not in it.
 	balancers map[balancer]int
 	// withheld are keys that are not programmed, since the kernel refused them.
@@ -70,7 +72,7 @@ func Compile(config Config, snapshot model.Snapshot, last *State) *State {
 			e.replace(&s.view, name, service)
 		}
 	}
-	s.units, s.claims, s.balancers = e.units.Map(), e.claims.Map(), e.balancers()
+	s.units, s.claims, s.contested, s.balancers = e.units.Map(), e.claims.Map(), e.contested.Map(), e.balancers()
 	return s
 }
 
@@ -79,12 +81,17 @@ type editor struct {
 	last   *State
 	units  *model.Edit[model.Name, *unit]
 	claims *model.Edit[key, *claimants]
+	// contested follows claims.
+	contested *model.Edit[key, *claimants]
 	// delta is how the numbers of claims that need a chain change.
 	delta map[balancer]int
 }
 
 func newEditor(last *State) *editor {
-	return &editor{last: last, units: last.units.Edit(), claims: last.claims.Edit(), delta: map[balancer]int{}}
+	return &editor{
+		last: last, units: last.units.Edit(), claims: last.claims.Edit(), contested: last.contested.Edit(),
+		delta: map[balancer]int{},
+	}
 }
 
 // replace puts a Service, or with nil nothing, in the place of the one with the name.
@@ -114,8 +121,7 @@ func (e *editor) put(c keyedClaim) {
 		claims = old.claims
 	}
 	i, _ := slices.BinarySearchFunc(claims, c, func(a, b keyedClaim) int { return compareClaims(a.claim, b.claim) })
-	claims = slices.Insert(slices.Clone(claims), i, c)
-	e.claims.Set(c.key, &claimants{claims})
+	e.claim(c.key, slices.Insert(slices.Clone(claims), i, c))
 	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]++ })
 }
 
@@ -126,12 +132,22 @@ func (e *editor) drop(c keyedClaim) {
 		return
 	}
 	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]-- })
-	if len(old.claims) == 1 {
-		e.claims.Delete(c.key)
-		return
+	e.claim(c.key, slices.DeleteFunc(slices.Clone(old.claims), func(o keyedClaim) bool { return o.claim == c.claim }))
+}
+
+// claim notes all claims of a key.
+func (e *editor) claim(k key, claims []keyedClaim) {
+	all := &claimants{claims}
+	if len(claims) > 0 {
+		e.claims.Set(k, all)
+	} else {
+		e.claims.Delete(k)
 	}
-	claims := slices.DeleteFunc(slices.Clone(old.claims), func(o keyedClaim) bool { return o.claim == c.claim })
-	e.claims.Set(c.key, &claimants{claims})
+	if len(claims) > 1 && k.kind == keyFrontEnd {
+		e.contested.Set(k, all)
+	} else {
+		e.contested.Delete(k)
+	}
 }
 
 // balancers returns the numbers of claims that need a chain.
