@@ -7,7 +7,10 @@
 # capability dropped has that; so has a container of any other user where the runtime can give
 # ambient capabilities (Kubernetes cannot yet, hence the default user here is root). Commands that do
 # not touch the kernel (render, version, completion) need no privilege at all: --user 65534.
+#
+# /usr/local/bin/kube-proxy is a link to the same file, for a DaemonSet whose command that is. `make image`
+# lays out what is copied here.
 FROM scratch
-COPY bin/nftproxy /nftproxy
+COPY bin/image/ /
 ENTRYPOINT ["/nftproxy"]
 CMD ["--help"]

@@ -68,9 +68,17 @@ golden: ## write the golden files anew; the review reads the difference
 		echo "go test $$dir -update"; go test "$$dir" -update || exit 1; \
 	done
 
+# The builder: docker if its daemon answers, else buildah (a Debian package), which needs neither a daemon
+# nor privileges beyond root's in a container.
+BUILDER ?= $(shell docker info >/dev/null 2>&1 && echo docker build || echo buildah bud --isolation chroot)
+
 .PHONY: image
 image: build ## build the container image: the static binary alone
-	docker build -t $(IMAGE) .
+	@command -v $(firstword $(BUILDER)) >/dev/null || .tools/setup buildah=buildah
+	rm -rf bin/image && mkdir -p bin/image/usr/local/bin
+	cp bin/nftproxy bin/image/nftproxy
+	ln -s /nftproxy bin/image/usr/local/bin/kube-proxy
+	$(BUILDER) -t $(IMAGE) .
 
 .PHONY: fmt
 fmt: ## format the code

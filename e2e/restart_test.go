@@ -176,31 +176,6 @@ func TestCleanup(t *testing.T) {
 	r.cleanup(t) // again, on nothing
 }
 
-// TestRefused has the kernel refuse a front end, since somebody else put another element of its key
-// into our map.
-func TestRefused(t *testing.T) {
-	r := startWeb(t)
-	const foreign = "{ 172.30.0.50 . tcp . 80 : goto lb-3 }"
-	r.nft(t, "add", "element", "ip", "nftproxy", "services", foreign)
-	other := strings.NewReplacer("name: web", "name: other", "172.30.0.41", "172.30.0.50", "30080", "30081", "web-1", "other-1", "service-name: web", "service-name: other")
-	third := strings.NewReplacer("name: web", "name: third", "172.30.0.41", "172.30.0.51", "30080", "30082", "web-1", "third-1", "service-name: web", "service-name: third")
-	docs := strings.TrimPrefix(webDocs, nodeDoc)
-	r.apply(t, webDocs+other.Replace(docs)+third.Replace(docs))
-	flows := append(webFlows(t),
-		flow(t, "pod 10.0.0.2 -> 172.30.0.51:80/tcp => 10.0.1.1:8080 10.0.2.1:8080"))
-	r.checkFlows(t, flows)
-	s := r.waitStatus(t, "the refusal", func(s status) bool { return len(s.Refused) > 0 })
-	if got := s.Refused[0]; !strings.HasPrefix(got.Service, "default/other") || !strings.Contains(got.FrontEnd, "172.30.0.50") {
-		t.Errorf("refused = %+v; want the Service default/other and its front end", got)
-	}
-	r.checkListing(t)
-
-	r.nft(t, "delete", "element", "ip", "nftproxy", "services", foreign)
-	r.waitStatus(t, "the refused front end to be served", func(s status) bool { return len(s.Refused) == 0 })
-	r.checkFlows(t, append(flows, flow(t, "pod 10.0.0.2 -> 172.30.0.50:80/tcp => 10.0.1.1:8080 10.0.2.1:8080")))
-	r.checkConverged(t)
-}
-
 // TestNodeAddress gives the node another address: node ports are served there without a restart.
 func TestNodeAddress(t *testing.T) {
 	r := newRig(t, world.Config{})

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"time"
 
@@ -36,6 +37,8 @@ type Engine struct {
 	// distrust has an item if somebody else changed our tables.
 	distrust chan struct{}
 	status   atomic.Pointer[record]
+	// observers hear of each sync.
+	observers []func(Sync)
 
 	// The rest belongs to the goroutine of Run.
 
@@ -48,6 +51,8 @@ type Engine struct {
 	// unused are chains that nothing refers to any more, by family and name.
 	unused map[unusedChain]bool
 	record record
+	// found are the UDP front ends that the kernel held when the current sync read it.
+	found []netip.AddrPort
 	// failures counts the failed transactions in a row.
 	failures int
 }
@@ -84,6 +89,28 @@ func (e *Engine) Distrust() {
 	default:
 	}
 }
+
+// A Sync is one attempt to bring the kernel in line.
+type Sync struct {
+	// State is what the kernel holds, nil after a failure.
+	State *plan.State
+	// Snapshot is what the kernel should be in line with.
+	Snapshot model.Snapshot
+	Started  time.Time
+	Duration time.Duration
+	// Steps is the length of the transaction; 0 if there was nothing to do.
+	Steps int
+	Err   error
+	// Looked says that the kernel was read: at the start, after an error, or on suspicion.
+	Looked bool
+	// Found are the UDP front ends that the kernel held then, as [plan.Held] returns them: what is no
+	// front end any more may have left traces elsewhere.
+	Found []netip.AddrPort
+}
+
+// Observe has f called after each sync, from the goroutine of Run: f must not wait. It must not be
+// called while Run runs.
+func (e *Engine) Observe(f func(Sync)) { e.observers = append(e.observers, f) }
 
 // Run programs each Snapshot until ctx ends, and retries what failed. What is programmed stays when
 // it returns.
@@ -146,7 +173,8 @@ func (e *Engine) sync(now time.Time) {
 	if e.snapshot.Node == nil {
 		return
 	}
-	started := time.Now()
+	started, looked := time.Now(), e.have == nil
+	e.found = nil
 	steps, err := e.apply(now)
 	e.record.syncs++
 	e.record.steps = steps
@@ -168,6 +196,12 @@ func (e *Engine) sync(now time.Time) {
 		}
 	}
 	e.publish()
+	for _, f := range e.observers {
+		f(Sync{
+			State: e.have, Snapshot: e.snapshot, Started: started, Duration: e.record.duration,
+			Steps: steps, Err: err, Looked: looked, Found: e.found,
+		})
+	}
 }
 
 // reportConflicts logs the front ends that more than one Service claims, when that begins and when it
@@ -194,6 +228,7 @@ func (e *Engine) apply(now time.Time) (int, error) {
 			return 0, fmt.Errorf("read the ruleset: %w", err)
 		}
 		base = plan.Recall(tables)
+		e.found = plan.Held(tables, model.UDP)
 	}
 	compiled := plan.Compile(e.config, e.snapshot, base)
 	e.forget(compiled)

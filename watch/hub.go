@@ -3,7 +3,9 @@ package watch
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
+	"time"
 
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
@@ -19,6 +21,9 @@ type Config struct {
 	Log *zap.Logger
 	// AllowExternalIPs is whether spec.externalIPs of Services counts.
 	AllowExternalIPs bool
+	// Since is when the program started; now if it is zero. What was triggered before is not measured:
+	// it waited for the program.
+	Since time.Time
 }
 
 // A Hub runs sources and sends a snapshot each time that what they say together changes.
@@ -46,6 +51,9 @@ func NewHub(cfg Config, sources ...Source) *Hub {
 		ready:     make(chan struct{}),
 		joiner:    newJoiner(cfg, len(sources)),
 		silent:    make(map[int]struct{}, len(sources)),
+	}
+	if cfg.Since.IsZero() {
+		h.joiner.cfg.Since = time.Now()
 	}
 	if h.log == nil {
 		h.log = zap.NewNop()
@@ -108,7 +116,8 @@ func (h *Hub) put(i int, p Part) {
 		return
 	}
 	select {
-	case <-h.snapshots:
+	case missed := <-h.snapshots:
+		s.Triggered = slices.Concat(missed.Triggered, s.Triggered)
 	default:
 	}
 	h.snapshots <- s

@@ -192,6 +192,43 @@ func TestHubLatestWins(t *testing.T) {
 	nothing(t, h, "left over from a burst")
 }
 
+// TestHubTriggered follows trigger times: each is in the first snapshot that a reader receives after
+// the change, and in no other.
+func TestHubTriggered(t *testing.T) {
+	began := time.Date(2026, 11, 21, 12, 0, 0, 0, time.UTC)
+	at := func(seconds int) time.Time { return began.Add(time.Duration(seconds) * time.Second) }
+	a := newScript("a")
+	h := start(t, Config{Since: began}, a)
+	p := Part{}.with([]*objects.Service{service("x", "10.96.0.1")})
+	change := func(triggered time.Time, ips ...string) {
+		s := slice("x1", "x", ips...)
+		s.Triggered = triggered
+		p = p.with(nil, s)
+		a.put(p)
+	}
+	check := func(what string, want ...time.Time) {
+		t.Helper()
+		if diff := cmp.Diff(want, receive(t, h).Triggered); diff != "" {
+			t.Errorf("%s: Triggered (-want +got):\n%s", what, diff)
+		}
+	}
+	change(at(-1), "10.0.0.1")
+	check("a change from before the start")
+	change(at(1), "10.0.0.1", "10.0.0.2")
+	check("a change", at(1))
+	change(at(2), "10.0.0.1", "10.0.0.2")
+	nothing(t, h, "after a change of the trigger time alone")
+	change(at(3), "10.0.0.1")
+	change(time.Time{}, "10.0.0.3")
+	change(at(4), "10.0.0.4")
+	check("changes that the reader missed", at(3), at(4))
+	edit := p.Slices.Edit()
+	edit.Delete(name("x1"))
+	p.Slices = edit.Map()
+	a.put(p)
+	check("a slice that went")
+}
+
 func TestHubProblems(t *testing.T) {
 	core, logs := observer.New(zap.InfoLevel)
 	a := newScript("a")

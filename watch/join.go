@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"reflect"
 	"slices"
+	"time"
 
 	"github.com/nftproxy/nftproxy/proxier/model"
 	"github.com/nftproxy/nftproxy/watch/objects"
@@ -29,7 +30,9 @@ type joiner struct {
 	slices map[model.Name]map[sliceKey]*objects.Slice
 	// touched are the Services to make again.
 	touched map[model.Name]struct{}
-	last    model.Snapshot
+	// triggered are the trigger times of the slices that changed since the last snapshot.
+	triggered []time.Time
+	last      model.Snapshot
 }
 
 // A sliceKey names a slice of a part.
@@ -74,6 +77,9 @@ func (j *joiner) set(i int, p Part) {
 			}
 			of[key] = c.New
 			j.touched[c.New.Service] = struct{}{}
+			if c.New.Triggered.After(j.cfg.Since) && (!c.HasOld || !c.New.SameEndpoints(c.Old)) {
+				j.triggered = append(j.triggered, c.New.Triggered)
+			}
 		}
 	}
 }
@@ -100,6 +106,8 @@ func (j *joiner) snapshot() (model.Snapshot, bool) {
 		changed = true
 	}
 	j.last = s
+	// A change that leads to no snapshot is not programmed: there is nothing to measure.
+	s.Triggered, j.triggered = j.triggered, nil
 	return s, changed
 }
 

@@ -38,11 +38,15 @@ func mayImport() map[string][]string {
 		"watch":          {"proxier/model", "watch/objects", zap, group, kubeAll},
 		"watch/objects":  {"proxier/model", kubeAll},
 		"watch/dir":      {"watch", "watch/objects", "proxier/model", zap, kubeAll, "sigs.k8s.io/yaml/...", "go.yaml.in/yaml/...", "sigs.k8s.io/json", "github.com/fsnotify/fsnotify", group, sys},
+		"watch/kube":     {"watch", "watch/objects", "proxier/model", zap, kubeAll},
 		"watch/node":     {"watch", "proxier/model", zap, sys, "github.com/vishvananda/netlink/...", "github.com/vishvananda/netns"},
 		"cmd/nftproxy": {
-			"nft", "nft/kernel", "proxier", "proxier/model", "proxier/plan", "watch", "watch/dir", "watch/node",
-			zap, "go.uber.org/zap/zapcore", klog, "github.com/go-logr/zapr", "github.com/spf13/cobra", "github.com/spf13/pflag", group, sys,
+			"cmd/nftproxy/options", "proxier/host", "proxier/leftovers",
+			"nft", "nft/kernel", "proxier", "proxier/model", "proxier/plan", "watch", "watch/dir", "watch/kube", "watch/node",
+			zap, "go.uber.org/zap/zapcore", klog, "github.com/go-logr/zapr", "github.com/spf13/cobra", "github.com/spf13/pflag", "k8s.io/component-base/logs/api/v1", "k8s.io/client-go/...", group, sys,
 		},
+		"cmd/nftproxy/options": {kubeAll, "github.com/spf13/pflag", "sigs.k8s.io/yaml", "github.com/fsnotify/fsnotify"},
+		"proxier/host":         {sys},
 	}
 }
 

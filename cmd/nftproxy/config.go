@@ -1,55 +1,51 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	logs "k8s.io/component-base/logs/api/v1"
 
+	"github.com/nftproxy/nftproxy/cmd/nftproxy/options"
 	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
 // defaultSocket is where the daemon answers `nftproxy status`.
 const defaultSocket = "/run/nftproxy/nftproxy.sock"
 
-// masqueradeBit is the bit of the packet mark that asks for masquerading; kube-proxy's default.
-const masqueradeBit = 14
-
-// gateExternalIPs is the one feature gate of kube-proxy that means something here.
-const gateExternalIPs = "AllowServiceExternalIPs"
-
 // flags are the raw values of the command line; [flags.config] makes sense of them.
 type flags struct {
-	manifests         string
-	hostname          string
-	nodeAddresses     []string
-	clusterCIDR       string
-	detectLocalMode   string
-	podBridge         string
-	podPrefix         string
-	nodePortAddresses []string
-	masqueradeAll     bool
-	featureGates      map[string]string
-	verbosity         int
-	logFormat         string
-	socket            string
+	// options are those that kube-proxy has too.
+	options *options.Options
+	// set is the set of flags that they are registered in.
+	set *pflag.FlagSet
+	// kubernetes allows for Kubernetes as the source, where there are no manifests.
+	kubernetes    bool
+	manifests     string
+	nodeAddresses []string
+	socket        string
 }
 
-// A config is what the command line means, checked.
+// A config is what the command line and the configuration file mean, checked.
 type config struct {
+	// Options are kube-proxy's settings as they were made; what is below is made from them.
+	Options          *options.Options
 	Manifests        string
 	NodeName         string
 	NodeAddresses    []netip.Addr
 	Plan             plan.Config
 	AllowExternalIPs bool
-	Socket           string
-	Log              logConfig
+	// SetHost has the sysctls and the OOM score set, as kube-proxy does.
+	SetHost bool
+	Socket  string
+	Log     logConfig
 	// Warnings are what is allowed but probably not meant.
 	Warnings []string
 }
@@ -57,32 +53,42 @@ type config struct {
 // register adds the flags that say what the ruleset should be to a command. They have kube-proxy's
 // names where kube-proxy has them.
 func (f *flags) register(c *cobra.Command) {
-	s := c.Flags()
-	s.StringVar(&f.manifests, "manifests", "", "`directory` of YAML or JSON: Services, EndpointSlices, Endpoints, Nodes, ServiceCIDRs (required)")
-	s.StringVar(&f.hostname, "hostname-override", "", "`name` of this node's Node object (default: the host name in lower case)")
-	s.StringVar(&f.clusterCIDR, "cluster-cidr", "", "pod `ranges` of the cluster: one CIDR, or one of each family separated by a comma")
-	s.StringVar(&f.detectLocalMode, "detect-local-mode", "", "how to tell traffic of this node's pods: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix (default ClusterCIDR)")
-	s.StringVar(&f.podBridge, "pod-bridge-interface", "", "`bridge` of this node's pods, for --detect-local-mode=BridgeInterface")
-	s.StringVar(&f.podPrefix, "pod-interface-name-prefix", "", "beginning of the interface `names` of this node's pods, for --detect-local-mode=InterfaceNamePrefix")
-	s.StringSliceVar(&f.nodePortAddresses, "nodeport-addresses", nil, "where node ports are served: `primary`, all, or CIDRs of node addresses; commas between (default primary)")
-	s.BoolVar(&f.masqueradeAll, "masquerade-all", false, "masquerade everything sent to a cluster IP")
-	s.StringToStringVar(&f.featureGates, "feature-gates", nil, "kube-proxy's feature `gates`; known: "+gateExternalIPs+"=true|false (default true)")
+	f.registerManifests(c)
+	f.options.RegisterRules(f.set)
+	f.completions(c)
+}
+
+// registerAll adds the flags of register and all others of kube-proxy to a command.
+func (f *flags) registerAll(c *cobra.Command) {
+	f.kubernetes = true
+	f.registerManifests(c)
+	f.options.Register(f.set)
+	f.completions(c)
+	must(c.MarkFlagFilename("write-config-to", "conf", "yaml"))
+	must(c.MarkFlagFilename("kubeconfig"))
+	must(c.RegisterFlagCompletionFunc("logging-format", cobra.FixedCompletions([]cobra.Completion{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
+}
+
+// registerManifests adds the flag that says where the manifests are.
+func (f *flags) registerManifests(c *cobra.Command) {
+	f.options, f.set = options.New(), c.Flags()
+	f.set.StringVar(&f.manifests, "manifests", "", "`directory` of YAML or JSON: Services, EndpointSlices, Endpoints, Nodes, ServiceCIDRs")
 	must(c.MarkFlagDirname("manifests"))
+}
+
+// completions adds what shells ask for.
+func (f *flags) completions(c *cobra.Command) {
+	must(c.MarkFlagFilename("config", "conf", "yaml"))
 	must(c.RegisterFlagCompletionFunc("detect-local-mode", cobra.FixedCompletions(
 		[]cobra.Completion{string(plan.ClusterCIDR), string(plan.NodeCIDR), string(plan.BridgeInterface), string(plan.InterfaceNamePrefix)},
 		cobra.ShellCompDirectiveNoFileComp)))
+	must(c.RegisterFlagCompletionFunc("proxy-mode", cobra.FixedCompletions(
+		[]cobra.Completion{string(options.ModeNFTables), string(options.ModeIPTables), string(options.ModeIPVS)}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // registerNodeAddress adds the flag that stands for the interfaces of a node.
 func (f *flags) registerNodeAddress(s *pflag.FlagSet) {
 	s.StringSliceVar(&f.nodeAddresses, "node-address", nil, "`address` of the node's interfaces, as the daemon would find on the node; may be repeated")
-}
-
-// registerLog adds the flags about logging to a command.
-func (f *flags) registerLog(c *cobra.Command) {
-	c.Flags().IntVarP(&f.verbosity, "v", "v", 0, "verbosity of the log; 0 is for operators, 4 and more for developers")
-	c.Flags().StringVar(&f.logFormat, "logging-format", "text", "`format` of the log: text or json")
-	must(c.RegisterFlagCompletionFunc("logging-format", cobra.FixedCompletions([]cobra.Completion{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)))
 }
 
 // registerSocket adds the flag that says where the daemon answers.
@@ -98,41 +104,86 @@ func must(err error) {
 	}
 }
 
-// config returns what the flags mean. The error names every flag that makes no sense.
+// config returns what the flags and the file mean. The error names every flag or field that makes no
+// sense.
 func (f *flags) config() (config, error) {
-	c := config{Manifests: f.manifests, Socket: f.socket, Log: logConfig{Verbosity: f.verbosity, JSON: f.logFormat == "json"}}
-	c.Plan = plan.Config{MasqueradeAll: f.masqueradeAll, MasqueradeBit: masqueradeBit}
+	o := f.options
 	var errs []error
-	check := func(flag string, err error) {
+	check := func(name string, err error) {
 		if err != nil {
-			errs = append(errs, fmt.Errorf("--%s: %w", flag, err))
+			errs = append(errs, fmt.Errorf("%s: %w", name, err))
 		}
 	}
-	if f.manifests == "" {
-		check("manifests", errors.New("required: the directory with the manifests"))
+	if f.manifests == "" && !f.kubernetes {
+		check("--manifests", errors.New("required: the directory with the manifests"))
 	}
+	if err := o.Complete(f.set); err != nil {
+		errs = append(errs, err)
+	}
+	errs = append(errs, checkSources(f.manifests, o.Config.ClientConnection.Kubeconfig, o.Master))
+	c := config{Options: o, Manifests: f.manifests, Socket: f.socket, AllowExternalIPs: o.AllowExternalIPs(), SetHost: f.setHost()}
+	c.Log = logConfig{Verbosity: int(o.Config.Logging.Verbosity), JSON: o.Config.Logging.Format == logs.JSONLogFormat}
+	c.Warnings = o.Warnings
 	var err error
-	c.NodeName, err = nodeName(f.hostname, os.Hostname)
-	check("hostname-override", err)
+	c.NodeName, err = nodeName(o.Config.HostnameOverride, os.Hostname)
+	check(o.Field("hostnameOverride"), err)
 	c.NodeAddresses, err = parseAddresses(f.nodeAddresses)
-	check("node-address", err)
-	c.Plan.NodePortAddresses, err = parseNodePortAddresses(f.nodePortAddresses)
-	check("nodeport-addresses", err)
-	c.AllowExternalIPs, err = parseGates(f.featureGates)
-	check("feature-gates", err)
-	if f.verbosity < 0 {
-		check("v", fmt.Errorf("%d is negative", f.verbosity))
-	}
-	if f.logFormat != "" && f.logFormat != "text" && f.logFormat != "json" {
-		check("logging-format", fmt.Errorf("%q is neither text nor json", f.logFormat))
-	}
-	var local []error
-	c.Plan.DetectLocal, c.Warnings, local = f.detectLocal()
-	errs = append(errs, local...)
-	if len(errs) > 0 {
-		return config{}, exitError{code: exitUsage, err: errors.Join(errs...)}
+	check("--node-address", err)
+	c.Plan, err = f.plan(&c.Warnings)
+	errs = append(errs, err)
+	if err := errors.Join(errs...); err != nil {
+		code := exitUsage
+		if o.ConfigFile != "" {
+			code = exitFailed
+		}
+		return config{}, exitError{code: code, err: err}
 	}
 	return c, nil
+}
+
+// kubeProxy reports whether nftproxy stands in for kube-proxy: an empty mode then means what it means
+// there.
+func (f *flags) kubeProxy() bool { return f.manifests == "" || f.options.ConfigFile != "" }
+
+// setHost reports whether to do to the host what kube-proxy does: where nftproxy stands in for it, or
+// somebody asks for it.
+func (f *flags) setHost() bool {
+	asked := f.options.Given("oom-score-adj")
+	f.set.Visit(func(g *pflag.Flag) { asked = asked || strings.HasPrefix(g.Name, "conntrack-") })
+	return f.kubeProxy() || asked
+}
+
+// plan returns what the settings mean for the ruleset.
+func (f *flags) plan(warnings *[]string) (plan.Config, error) {
+	o := f.options
+	p := plan.Config{MasqueradeAll: o.MasqueradeAll(), MasqueradeBit: o.MasqueradeBit()}
+	var errs []error
+	var err error
+	if p.NodePortAddresses, err = parseNodePortAddresses(o.Config.NodePortAddresses); err != nil {
+		errs = append(errs, fmt.Errorf("%s: %w", o.Field("nodePortAddresses"), err))
+	}
+	if len(o.Config.NodePortAddresses) == 0 && f.servesAll() {
+		p.NodePortAddresses = plan.NodePortAddresses{All: true}
+	}
+	if slices.Contains(o.Config.NodePortAddresses, "localhost") {
+		*warnings = append(*warnings, o.Field("nodePortAddresses")+": localhost: nftables cannot serve node ports on loopback addresses")
+	}
+	var notes []string
+	p.DetectLocal, notes, err = f.detectLocal()
+	*warnings = append(*warnings, notes...)
+	return p, errors.Join(append(errs, err)...)
+}
+
+// servesAll reports whether node ports are served on all addresses if nothing is said: what
+// kube-proxy does in all of its modes but nftables.
+func (f *flags) servesAll() bool {
+	switch f.options.Config.Mode {
+	case options.ModeIPTables, options.ModeIPVS:
+		return true
+	case options.ModeDefault:
+		return f.kubeProxy()
+	}
+	return false
 }
 
 // nodeName returns the name of this node: what was asked for or the host name, in lower case and
@@ -176,7 +227,8 @@ func parseNodePortAddresses(words []string) (plan.NodePortAddresses, error) {
 		case "all":
 			n.All = true
 		case "localhost":
-			return n, errors.New("localhost is not supported: nftables cannot serve node ports on loopback addresses; use primary, all or CIDRs")
+			// Nothing is served there, but it is no other address either.
+			n.CIDRs = append(n.CIDRs, netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8), netip.PrefixFrom(netip.IPv6Loopback(), 128))
 		default:
 			p, err := netip.ParsePrefix(w)
 			if err != nil {
@@ -191,55 +243,40 @@ func parseNodePortAddresses(words []string) (plan.NodePortAddresses, error) {
 	return n, nil
 }
 
-// parseGates returns the one gate that we know. Others are refused, as kube-proxy refuses unknown ones.
-func parseGates(gates map[string]string) (allowExternalIPs bool, err error) {
-	allowExternalIPs = true
-	for name, value := range gates {
-		if name != gateExternalIPs {
-			return false, fmt.Errorf("unknown gate %q; known: %s", name, gateExternalIPs)
-		}
-		if allowExternalIPs, err = strconv.ParseBool(value); err != nil {
-			return false, fmt.Errorf("%s=%s is neither true nor false", name, value)
-		}
-	}
-	return allowExternalIPs, nil
-}
-
-// detectLocal returns what the four flags about local traffic mean together.
-func (f *flags) detectLocal() (d plan.DetectLocal, warnings []string, errs []error) {
-	d.Mode = plan.DetectMode(f.detectLocalMode)
-	if d.Mode == "" {
-		d.Mode = plan.ClusterCIDR
-	}
-	cidrs, err := parseClusterCIDR(f.clusterCIDR)
+// detectLocal returns what the four settings about local traffic mean together.
+func (f *flags) detectLocal() (d plan.DetectLocal, warnings []string, err error) {
+	o := f.options
+	c := &o.Config
+	d.Mode = cmp.Or(plan.DetectMode(c.DetectLocalMode), plan.ClusterCIDR)
+	var errs []error
+	cidrs, err := parseClusterCIDR(c.ClusterCIDR)
 	if err != nil {
-		errs = append(errs, fmt.Errorf("--cluster-cidr: %w", err))
+		errs = append(errs, fmt.Errorf("%s: %w", o.Field("clusterCIDR"), err))
 	}
+	bridge, prefix := o.Field("detectLocal.bridgeInterface"), o.Field("detectLocal.interfaceNamePrefix")
+	err = nil
 	switch d.Mode {
 	case plan.ClusterCIDR:
 		d.CIDRs = cidrs
-		if f.clusterCIDR == "" {
-			warnings = append(warnings, "--cluster-cidr is not set: traffic of this node's pods is not told from other traffic, cluster IPs are not masqueraded")
+		if c.ClusterCIDR == "" {
+			warnings = append(warnings, o.Field("clusterCIDR")+" is not set: traffic of this node's pods is not told from other traffic, cluster IPs are not masqueraded")
 		}
 	case plan.NodeCIDR:
 	case plan.BridgeInterface:
-		d.Interface, err = parseInterface("pod-bridge-interface", f.podBridge, d.Mode)
+		d.Interface, err = parseInterface(bridge, c.DetectLocal.BridgeInterface, d.Mode)
 	case plan.InterfaceNamePrefix:
-		d.Interface, err = parseInterface("pod-interface-name-prefix", f.podPrefix, d.Mode)
+		d.Interface, err = parseInterface(prefix, c.DetectLocal.InterfaceNamePrefix, d.Mode)
 	default:
-		err = fmt.Errorf("--detect-local-mode: %q is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix", f.detectLocalMode)
+		err = fmt.Errorf("%s: %q is none of ClusterCIDR, NodeCIDR, BridgeInterface, InterfaceNamePrefix", o.Field("detectLocalMode"), c.DetectLocalMode)
 	}
-	if err != nil && d.Mode != plan.ClusterCIDR {
-		errs = append(errs, err)
-	}
-	unused := func(flag, value string, mode plan.DetectMode) {
+	unused := func(name, value string, mode plan.DetectMode) {
 		if value != "" && d.Mode != mode {
-			warnings = append(warnings, fmt.Sprintf("--%s has no effect with --detect-local-mode=%s", flag, d.Mode))
+			warnings = append(warnings, fmt.Sprintf("%s has no effect with the detect-local mode %s", name, d.Mode))
 		}
 	}
-	unused("pod-bridge-interface", f.podBridge, plan.BridgeInterface)
-	unused("pod-interface-name-prefix", f.podPrefix, plan.InterfaceNamePrefix)
-	return d, warnings, errs
+	unused(bridge, c.DetectLocal.BridgeInterface, plan.BridgeInterface)
+	unused(prefix, c.DetectLocal.InterfaceNamePrefix, plan.InterfaceNamePrefix)
+	return d, warnings, errors.Join(append(errs, err)...)
 }
 
 // parseClusterCIDR returns one CIDR or a pair of both families; none for the empty string.
@@ -262,15 +299,15 @@ func parseClusterCIDR(s string) ([]netip.Prefix, error) {
 }
 
 // parseInterface returns the name, or the beginning of the name, of an interface.
-func parseInterface(flag, name string, mode plan.DetectMode) (string, error) {
+func parseInterface(field, name string, mode plan.DetectMode) (string, error) {
 	// IFNAMSIZ is 16 with the final zero.
 	const longest = 15
 	bad := func(r rune) bool { return r <= ' ' || r == '/' || r == '"' || r == '*' || r > '~' }
 	switch {
 	case name == "":
-		return "", fmt.Errorf("--%s: required with --detect-local-mode=%s", flag, mode)
+		return "", fmt.Errorf("%s: required with the detect-local mode %s", field, mode)
 	case len(name) > longest || slices.ContainsFunc([]rune(name), bad):
-		return "", fmt.Errorf("--%s: %q is not the name of an interface", flag, name)
+		return "", fmt.Errorf("%s: %q is not the name of an interface", field, name)
 	}
 	return name, nil
 }

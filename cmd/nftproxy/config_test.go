@@ -9,6 +9,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	"github.com/spf13/cobra"
 
 	"github.com/nftproxy/nftproxy/proxier/plan"
@@ -19,10 +20,9 @@ func parse(t *testing.T, args ...string) (config, error) {
 	t.Helper()
 	var f flags
 	c := &cobra.Command{Use: "test"}
-	f.register(c)
+	f.registerAll(c)
 	f.registerNodeAddress(c.Flags())
 	f.registerSocket(c)
-	f.registerLog(c)
 	if err := c.ParseFlags(args); err != nil {
 		t.Fatalf("ParseFlags(%q): %v", args, err)
 	}
@@ -75,7 +75,7 @@ func TestConfig(t *testing.T) {
 			c.Plan.DetectLocal = plan.DetectLocal{Mode: plan.InterfaceNamePrefix, Interface: "veth"}
 		})},
 		{"OK an interface that has no effect is worth a warning", []string{"--pod-bridge-interface=cbr0"}, base(func(c *config) {
-			c.Warnings = []string{"--pod-bridge-interface has no effect with --detect-local-mode=ClusterCIDR"}
+			c.Warnings = []string{"--pod-bridge-interface has no effect with the detect-local mode ClusterCIDR"}
 		})},
 		{"OK node ports on all addresses", []string{"--nodeport-addresses=all"}, base(func(c *config) {
 			c.Plan.NodePortAddresses = plan.NodePortAddresses{All: true}
@@ -85,6 +85,22 @@ func TestConfig(t *testing.T) {
 		})},
 		{"OK masquerade all", []string{"--masquerade-all"}, base(func(c *config) { c.Plan.MasqueradeAll = true })},
 		{"OK no external IPs", []string{"--feature-gates=AllowServiceExternalIPs=false"}, base(func(c *config) { c.AllowExternalIPs = false })},
+		{"OK a gate that means nothing here is worth a warning", []string{"--feature-gates=Nope=true"}, base(func(c *config) {
+			c.Warnings = []string{"accepted, but feature gates without a meaning here: Nope"}
+		})},
+		{"OK localhost is worth a warning", []string{"--nodeport-addresses=localhost"}, base(func(c *config) {
+			c.Plan.NodePortAddresses = plan.NodePortAddresses{CIDRs: []netip.Prefix{prefix("127.0.0.0/8"), prefix("::1/128")}}
+			c.Warnings = []string{"--nodeport-addresses: localhost: nftables cannot serve node ports on loopback addresses"}
+		})},
+		{"OK the mode nftables", []string{"--proxy-mode=nftables", "--iptables-masquerade-bit=3"}, base(func(*config) {})},
+		{"OK the mode iptables serves node ports on all addresses", []string{"--proxy-mode=iptables", "--iptables-masquerade-bit=3"}, base(func(c *config) {
+			c.Plan.MasqueradeBit = 3
+			c.Plan.NodePortAddresses = plan.NodePortAddresses{All: true}
+		})},
+		{"OK the mode ipvs is worth a warning", []string{"--proxy-mode=ipvs", "--nodeport-addresses=primary"}, base(func(c *config) {
+			c.Warnings = []string{"--proxy-mode: ipvs: Services are served by nftables for now; the ipvs settings have no effect"}
+		})},
+		{"OK what is asked for is set on the host", []string{"--conntrack-min=5"}, base(func(c *config) { c.SetHost = true })},
 		{"OK log", []string{"-v", "4", "--logging-format=json"}, base(func(c *config) { c.Log = logConfig{Verbosity: 4, JSON: true} })},
 		{"OK socket", []string{"--socket=/tmp/s"}, base(func(c *config) { c.Socket = "/tmp/s" })},
 		{"OK addresses of the node", []string{"--node-address=192.0.2.1,::ffff:192.0.2.2", "--node-address=2001:db8::1"}, base(func(c *config) {
@@ -98,7 +114,7 @@ func TestConfig(t *testing.T) {
 			if err != nil {
 				t.Fatalf("config(%q): %v", tt.args, err)
 			}
-			if diff := cmp.Diff(tt.want, got, comparePrefixes()); diff != "" {
+			if diff := cmp.Diff(tt.want, got, comparePrefixes(), cmpopts.IgnoreFields(config{}, "Options")); diff != "" {
 				t.Errorf("config(%q) differs (-want +got):\n%s", tt.args, diff)
 			}
 		})
@@ -111,25 +127,22 @@ func TestConfigErrors(t *testing.T) {
 		args []string
 		want []string // parts of the message
 	}{
-		{"bad no manifests", []string{"--manifests="}, []string{"--manifests: required"}},
 		{"bad node name", []string{"--hostname-override= "}, []string{"--hostname-override: empty"}},
 		{"bad cluster CIDR", []string{"--cluster-cidr=10.0.0.0"}, []string{`--cluster-cidr: "10.0.0.0" is not a CIDR`}},
 		{"bad pair of one family", []string{"--cluster-cidr=10.0.0.0/8,11.0.0.0/8"}, []string{"--cluster-cidr:", "pair of an IPv4 and an IPv6"}},
 		{"bad three cluster CIDRs", []string{"--cluster-cidr=10.0.0.0/8,fd00::/8,11.0.0.0/8"}, []string{"--cluster-cidr:", "pair of"}},
 		{"bad cluster CIDR that another mode does not use", []string{"--detect-local-mode=NodeCIDR", "--cluster-cidr=x"}, []string{"--cluster-cidr:"}},
 		{"bad mode", []string{"--detect-local-mode=clustercidr"}, []string{`--detect-local-mode: "clustercidr" is none of`}},
-		{"bad no bridge", []string{"--detect-local-mode=BridgeInterface"}, []string{"--pod-bridge-interface: required with --detect-local-mode=BridgeInterface"}},
+		{"bad no bridge", []string{"--detect-local-mode=BridgeInterface"}, []string{"--pod-bridge-interface: required with the detect-local mode BridgeInterface"}},
 		{"bad no prefix", []string{"--detect-local-mode=InterfaceNamePrefix"}, []string{"--pod-interface-name-prefix: required"}},
 		{"bad bridge name, too long", []string{"--detect-local-mode=BridgeInterface", "--pod-bridge-interface=abcdefghijklmnop"}, []string{"--pod-bridge-interface:", "not the name of an interface"}},
 		{"bad bridge name, a quote", []string{"--detect-local-mode=BridgeInterface", `--pod-bridge-interface=a'b*`}, []string{"--pod-bridge-interface:", "not the name of an interface"}},
-		{"bad localhost", []string{"--nodeport-addresses=localhost"}, []string{"--nodeport-addresses: localhost is not supported"}},
 		{"bad node port address", []string{"--nodeport-addresses=192.0.2.1"}, []string{`--nodeport-addresses: "192.0.2.1" is neither`}},
-		{"bad gate", []string{"--feature-gates=Nope=true"}, []string{`--feature-gates: unknown gate "Nope"`}},
 		{"bad value of a gate", []string{"--feature-gates=AllowServiceExternalIPs=perhaps"}, []string{"--feature-gates: AllowServiceExternalIPs=perhaps"}},
 		{"bad verbosity", []string{"-v=-1"}, []string{"--v: -1 is negative"}},
 		{"bad log format", []string{"--logging-format=xml"}, []string{`--logging-format: "xml"`}},
 		{"bad address", []string{"--node-address=fe80::1%eth0"}, []string{"--node-address:", "not an IP address"}},
-		{"bad all at once", []string{"--manifests=", "--cluster-cidr=x", "-v=-1"}, []string{"--manifests", "--cluster-cidr", "--v"}},
+		{"bad all at once", []string{"--metrics-bind-address=x", "--cluster-cidr=x", "-v=-1"}, []string{"--metrics-bind-address", "--cluster-cidr", "--v"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

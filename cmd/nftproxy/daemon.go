@@ -11,11 +11,10 @@ import (
 	"go.uber.org/zap"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/nftproxy/nftproxy/cmd/nftproxy/options"
 	"github.com/nftproxy/nftproxy/nft/kernel"
 	"github.com/nftproxy/nftproxy/proxier"
 	"github.com/nftproxy/nftproxy/watch"
-	"github.com/nftproxy/nftproxy/watch/dir"
-	"github.com/nftproxy/nftproxy/watch/node"
 )
 
 // grace is how long the daemon, told to end, waits for what is under way: a transaction that was
@@ -26,32 +25,43 @@ const grace = time.Second
 func runCommand() *cobra.Command {
 	var f flags
 	c := newCommand("run", "Program this node's nftables and follow every change", `
-It reads the manifests and the addresses of this node, programs the tables "ip
-nftproxy" and "ip6 nftproxy", and follows every change of either, until it is
+It follows the Services and their endpoints and the addresses of this node, programs
+the tables "ip nftproxy" and "ip6 nftproxy", and follows every change, until it is
 ended. SIGTERM and SIGINT end it at once and leave the rules, so that traffic
 goes on; the next start sends the kernel only what differs. `+"`nftproxy cleanup`"+`
 removes the rules.
 
+The Services come from the Kubernetes API server that --kubeconfig or --master
+name, or of whose cluster this is a pod; or, with --manifests, from a directory.
+Both at once are refused. An API server that does not answer takes nothing away.
+
 It needs CAP_NET_ADMIN. One daemon runs in a network namespace.`, `
+  nftproxy run --kubeconfig /etc/nftproxy/kubeconfig --cluster-cidr 10.244.0.0/16
   nftproxy run --manifests /etc/nftproxy/manifests --cluster-cidr 10.244.0.0/16
   nftproxy run --manifests ./manifests --hostname-override node-1 \
     --detect-local-mode BridgeInterface --pod-bridge-interface cbr0 \
     --nodeport-addresses primary,192.0.2.0/24 --logging-format json -v 2`, func(c *cobra.Command) error {
+		if done, err := instead(&f, c.OutOrStdout(), c.ErrOrStderr()); done {
+			return err
+		}
 		cfg, err := f.config()
 		if err != nil {
 			return err
 		}
 		return runDaemon(c.Context(), cfg, c.ErrOrStderr())
 	})
-	f.register(c)
+	f.registerAll(c)
 	f.registerSocket(c)
-	f.registerLog(c)
 	return c
 }
 
 // runDaemon is the daemon: sources -> hub -> engine -> kernel, until the context ends.
 func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	log, err := newLog(cfg.Log, stderr)
+	if err != nil {
+		return err
+	}
+	from, _, err := sources(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -62,6 +72,12 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	defer lock.Close()
 	cfg.Plan.DisableIPv6 = !hasIPv6("/proc")
 	logConfiguration(log, cfg)
+	if cfg.SetHost {
+		setOOMScore(cfg, log)
+		if err := setHost(cfg, log); err != nil {
+			return err
+		}
+	}
 
 	conn, err := kernel.Dial(kernel.Config{})
 	if err != nil {
@@ -69,9 +85,9 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	}
 	defer conn.Close()
 	hub := watch.NewHub(
-		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs},
-		dir.New(cfg.Manifests, log), node.New(log))
+		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs}, from...)
 	engine := proxier.New(cfg.Plan, conn, log)
+	synced := firstSync(engine)
 	server, err := listenStatus(cfg.Socket, statusOf(cfg, engine, hub))
 	if err != nil {
 		return err
@@ -81,6 +97,8 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	group.Go(func() error { return hub.Run(running) })
 	group.Go(func() error { return engine.Run(running, hub.Snapshots()) })
 	group.Go(func() error { return server.run(running) })
+	group.Go(func() error { return cfg.Options.Watch(running) })
+	group.Go(func() error { return watchForeign(running, synced, conn, engine, log) })
 	return wait(ctx, group, log)
 }
 
@@ -109,17 +127,25 @@ func logConfiguration(log *zap.Logger, cfg config) {
 	b := thisBuild()
 	log.Info("nftproxy starts",
 		zap.String("version", b.Version), zap.String("commit", b.Commit), zap.String("go", b.Go), zap.Int("pid", os.Getpid()),
-		zap.String("node", cfg.NodeName), zap.String("manifests", cfg.Manifests), zap.String("socket", cfg.Socket),
+		zap.String("config", cfg.Options.ConfigFile), zap.String("node", cfg.NodeName), zap.String("manifests", cfg.Manifests), zap.String("socket", cfg.Socket),
 		zap.String("detectLocalMode", string(cfg.Plan.DetectLocal.Mode)), zap.Stringers("clusterCIDR", cfg.Plan.DetectLocal.CIDRs),
 		zap.String("podInterface", cfg.Plan.DetectLocal.Interface),
 		zap.Bool("nodePortPrimary", cfg.Plan.NodePortAddresses.Primary), zap.Bool("nodePortAll", cfg.Plan.NodePortAddresses.All),
 		zap.Stringers("nodePortCIDRs", cfg.Plan.NodePortAddresses.CIDRs),
 		zap.Bool("masqueradeAll", cfg.Plan.MasqueradeAll), zap.Uint8("masqueradeBit", cfg.Plan.MasqueradeBit),
-		zap.Bool("ipv6", !cfg.Plan.DisableIPv6), zap.Bool(gateExternalIPs, cfg.AllowExternalIPs))
+		zap.Bool("ipv6", !cfg.Plan.DisableIPv6), zap.Bool(options.GateExternalIPs, cfg.AllowExternalIPs))
 	if cfg.Plan.DisableIPv6 {
 		log.Info("this host does not speak IPv6: only the IPv4 table is programmed")
 	}
-	for _, w := range append(cfg.Warnings, hostWarnings("/proc", !cfg.Plan.DisableIPv6)...) {
+	logWarnings(log, cfg)
+	for _, w := range hostWarnings("/proc", !cfg.Plan.DisableIPv6) {
+		log.Warn(w)
+	}
+}
+
+// logWarnings logs what is probably not meant.
+func logWarnings(log *zap.Logger, cfg config) {
+	for _, w := range cfg.Warnings {
 		log.Warn(w)
 	}
 }

@@ -27,7 +27,7 @@ const (
 )
 
 // main exits with the code of [run].
-func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
+func main() { os.Exit(run(arguments(os.Args), os.Stdout, os.Stderr)) }
 
 // run runs one command line and returns the exit code. A SIGINT or SIGTERM cancels it.
 func run(args []string, stdout, stderr io.Writer) int {

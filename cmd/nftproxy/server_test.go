@@ -163,7 +163,7 @@ func TestWriteReport(t *testing.T) {
 		change func(*report)
 		want   string
 	}{
-		{"waiting", func(r *report) { r.Ready = false }, "waiting for the manifests"},
+		{"waiting", func(r *report) { r.Ready = false }, "waiting for the Services"},
 		{"failing", func(r *report) { r.LastError = "commit: no buffer" }, "FAILING: commit: no buffer"},
 		{"starting", func(r *report) { r.Healthy = false }, "starting"},
 		{"refused", func(*report) {}, "but for 1 front ends"},

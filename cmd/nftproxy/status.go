@@ -159,7 +159,7 @@ func writeReport(out io.Writer, r *report, now time.Time) error {
 func (r *report) state() string {
 	switch {
 	case !r.Ready:
-		return "waiting for the manifests and the addresses of the node; nothing written yet"
+		return "waiting for the Services and the addresses of the node; nothing written yet"
 	case r.LastError != "":
 		return "FAILING: " + r.LastError
 	case !r.Healthy:

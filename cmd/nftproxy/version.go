@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"io"
 	"runtime"
 	"runtime/debug"
 
@@ -52,8 +53,13 @@ func buildFrom(version, commit string, info *debug.BuildInfo) build {
 // versionCommand returns the command that prints what this program was made from.
 func versionCommand() *cobra.Command {
 	return newCommand("version", "Print version, commit and Go version", "", "  nftproxy version", func(c *cobra.Command) error {
-		b := thisBuild()
-		_, err := fmt.Fprintf(c.OutOrStdout(), "nftproxy %s\ncommit   %s\ngo       %s\n", b.Version, b.Commit, b.Go)
-		return err
+		return printVersion(c.OutOrStdout())
 	})
+}
+
+// printVersion writes what this program was made from.
+func printVersion(w io.Writer) error {
+	b := thisBuild()
+	_, err := fmt.Fprintf(w, "nftproxy %s\ncommit   %s\ngo       %s\n", b.Version, b.Commit, b.Go)
+	return err
 }

@@ -56,6 +56,9 @@ type Conn struct {
 	batch Batch
 	in    []byte
 	last  Stats
+	// gen is the generation that the ruleset has if nobody but us changed it since the last Load; 0
+	// before that.
+	gen uint32
 }
 
 // Dial connects to nf_tables. It changes nothing.
@@ -111,6 +114,7 @@ func (c *Conn) Commit(tx nft.Tx) error {
 	if err != nil {
 		return fmt.Errorf("commit %d messages: %w", c.last.Messages, err)
 	}
+	c.gen++
 	return nil
 }
 

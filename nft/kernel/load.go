@@ -57,6 +57,7 @@ func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
 	if now, err := c.generation(); err != nil || now != gen {
 		return nil, errors.Join(err, errTorn)
 	}
+	c.gen = gen
 	return tables, nil
 }
 

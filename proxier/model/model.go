@@ -67,6 +67,10 @@ type Snapshot struct {
 	Node *Node
 	// ServiceCIDRs are the ranges that cluster IPs are allocated from, sorted, without duplicates.
 	ServiceCIDRs []netip.Prefix
+	// Triggered are when the changes of endpoints were noticed in the cluster that this Snapshot brings
+	// and no Snapshot did that was received before, in no particular order. They are for measuring how
+	// long a change takes, and a Snapshot that is programmed again brings nothing new.
+	Triggered []time.Time
 }
 
 // A Service is one Service with all that concerns it.
@@ -135,4 +139,9 @@ type Node struct {
 	Addresses []netip.Addr
 	// PodCIDRs are spec.podCIDRs of the Node object.
 	PodCIDRs []netip.Prefix
+	// Known says that there is a Node object.
+	Known bool
+	// Leaving says that the node is to go: it is being deleted, or the autoscaler will delete it. Load
+	// balancers should turn away from it.
+	Leaving bool
 }

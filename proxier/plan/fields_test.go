@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -64,6 +65,9 @@ func linesOf(s *State) []string {
 			}
 		}
 	}
+	for _, c := range s.Checks() {
+		lines = append(lines, fmt.Sprintf("%s check %d: %s has %d here", c.Family, c.Port, c.Service, c.Local))
+	}
 	return lines
 }
 
@@ -111,8 +115,8 @@ func TestBase(t *testing.T) {
 // the model and of Config may be without a row.
 func TestFields(t *testing.T) {
 	seen := map[string]bool{
-		"Service.Created":             true, // TestConflict
-		"Service.HealthCheckNodePort": true, // no rule follows from it
+		"Service.Created": true,                       // TestConflict
+		"Node.Known":      true, "Node.Leaving": true, // They are about the node's health, not about rules.
 	}
 	for _, tt := range fieldTests() {
 		for _, f := range strings.Fields(tt.fields) {
@@ -234,6 +238,10 @@ func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Ad
 		{
 			fields: "Service.Affinity", before: func(in *input) { in.config.DisableIPv6 = true }, change: func(in *input) { in.service.Affinity = 10 * time.Second },
 			want: affinityLines,
+		},
+		{
+			fields: "Service.HealthCheckNodePort", change: func(in *input) { in.service.HealthCheckNodePort = 30001 },
+			want: `+ ip check 30001: default/web has 1 here`,
 		},
 		{
 			fields: "Port.Name Port.Protocol Port.Port", before: clusterOnly,

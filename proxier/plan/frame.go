@@ -82,19 +82,23 @@ func frameSets(f nft.Family) []nft.Set {
 	}
 }
 
-// nodePortIPs returns the elements of nodeport-ips: the node's addresses in the prefixes, without
-// loopback.
+// nodePortIPs returns the elements of nodeport-ips.
 func nodePortIPs(f nft.Family, node *model.Node, prefixes []netip.Prefix) []nft.Element {
-	addrs := slices.Concat(node.Addresses, node.PrimaryIPs)
-	slices.SortFunc(addrs, netip.Addr.Compare)
 	var elements []nft.Element
-	for _, a := range slices.Compact(addrs) {
-		in := slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
-		if familyOf(a) == f && !a.IsLoopback() && in {
-			elements = append(elements, nft.Element{Key: nft.Value{}.Addr(a)})
-		}
+	for _, a := range nodePortAddrs(f, node, prefixes) {
+		elements = append(elements, nft.Element{Key: nft.Value{}.Addr(a)})
 	}
 	return elements
+}
+
+// nodePortAddrs returns the node's addresses in the prefixes, without loopback, sorted.
+func nodePortAddrs(f nft.Family, node *model.Node, prefixes []netip.Prefix) []netip.Addr {
+	addrs := slices.Concat(node.Addresses, node.PrimaryIPs)
+	slices.SortFunc(addrs, netip.Addr.Compare)
+	return slices.DeleteFunc(slices.Compact(addrs), func(a netip.Addr) bool {
+		in := slices.ContainsFunc(prefixes, func(p netip.Prefix) bool { return p.Contains(a) })
+		return familyOf(a) != f || a.IsLoopback() || !in
+	})
 }
 
 // baseChains returns the chains that are hooked in. Destinations are translated at dstnat and

@@ -104,7 +104,7 @@ func (c *claimants) conflicts(k *key) []Conflict {
 
 // compare orders conflicts by address.
 func (c Conflict) compare(o Conflict) int {
-	return cmp.Or(cmp.Compare(c.Address, o.Address), c.Loser.Compare(o.Loser))
+	return cmp.Or(cmp.Compare(c.Address, o.Address), c.Loser.Compare(o.Loser), c.Holder.Compare(o.Holder))
 }
 
 // Services returns the number of Services that are programmed.

@@ -24,6 +24,8 @@ func (v *view) equal(o *view) bool {
 type unit struct {
 	service *model.Service
 	claims  []keyedClaim
+	// noLocal counts, by family, the ports that drop some traffic since this node has no endpoint.
+	noLocal [families]noLocal
 }
 
 // A keyedClaim is a claim with what it claims.
@@ -131,6 +133,9 @@ func (p *portCompiler) compile(port *model.Port, last places) {
 	}
 	if len(internal.cluster) == 0 {
 		internal.refuse = refusal(chosen.any)
+		if internal.refuse.Kind == nft.Drop {
+			p.unit.noLocal[familyIndex(p.family)].internal++
+		}
 	}
 	p.unit.add(front(p.clusterIP, port.Port), &internal)
 
@@ -142,6 +147,9 @@ func (p *portCompiler) compile(port *model.Port, last places) {
 		}
 		if used := len(cluster) > 0 && (!s.ExternalLocal || len(local) > 0); !used {
 			external.refuse = refusal(chosen.any)
+			if external.refuse.Kind == nft.Drop {
+				p.unit.noLocal[familyIndex(p.family)].external++
+			}
 		}
 		for i, a := range p.external {
 			c := external

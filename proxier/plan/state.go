@@ -21,10 +21,14 @@ type State struct {
 	units  model.Map[model.Name, *unit]
 	// claims has for each key all claims, the one that holds first.
 	claims model.Map[key, *claimants]
-	// contested are the front ends that more than one Service claims.
-	contested model.Map[key, *claimants]
 	// balancers counts the claims that need a chain. Those that are prepared are not in it.
 	balancers map[balancer]int
+	// contested are the front ends that more than one Service claims.
+	contested model.Map[key, *claimants]
+	// checked are the Services that have a health check node port.
+	checked model.Map[model.Name, *unit]
+	// counts are numbers of what there is, by family.
+	counts familyCounts
 	// withheld are keys that are not programmed, since the kernel refused them.
 	withheld map[key]bool
 	// recalled is where endpoints have their places in the kernel; only in a State made by Recall.
@@ -72,17 +76,19 @@ func Compile(config Config, snapshot model.Snapshot, last *State) *State {
 			e.replace(&s.view, name, service)
 		}
 	}
-	s.units, s.claims, s.contested, s.balancers = e.units.Map(), e.claims.Map(), e.contested.Map(), e.balancers()
+	s.units, s.claims, s.balancers = e.units.Map(), e.claims.Map(), e.balancers()
+	s.contested, s.checked, s.counts = e.contested.Map(), e.checked.Map(), e.counts
 	return s
 }
 
 // An editor makes the compiled part of a State from that of the last one.
 type editor struct {
-	last   *State
-	units  *model.Edit[model.Name, *unit]
-	claims *model.Edit[key, *claimants]
-	// contested follows claims.
+	last      *State
+	units     *model.Edit[model.Name, *unit]
+	claims    *model.Edit[key, *claimants]
 	contested *model.Edit[key, *claimants]
+	checked   *model.Edit[model.Name, *unit]
+	counts    familyCounts
 	// delta is how the numbers of claims that need a chain change.
 	delta map[balancer]int
 }
@@ -90,7 +96,7 @@ type editor struct {
 func newEditor(last *State) *editor {
 	return &editor{
 		last: last, units: last.units.Edit(), claims: last.claims.Edit(), contested: last.contested.Edit(),
-		delta: map[balancer]int{},
+		checked: last.checked.Edit(), counts: last.counts, delta: map[balancer]int{},
 	}
 }
 
@@ -102,7 +108,9 @@ func (e *editor) replace(v *view, name model.Name, service *model.Service) {
 		for _, c := range old.claims {
 			e.drop(c)
 		}
+		e.counts.addNoLocal(old, -1)
 		e.units.Delete(name)
+		e.checked.Delete(name)
 	}
 	if service == nil {
 		return
@@ -111,7 +119,11 @@ func (e *editor) replace(v *view, name model.Name, service *model.Service) {
 	for _, c := range u.claims {
 		e.put(c)
 	}
+	e.counts.addNoLocal(u, 1)
 	e.units.Set(name, u)
+	if service.HealthCheckNodePort != 0 {
+		e.checked.Set(name, u)
+	}
 }
 
 // put adds a claim to the claimants of its key.
@@ -121,7 +133,9 @@ func (e *editor) put(c keyedClaim) {
 		claims = old.claims
 	}
 	i, _ := slices.BinarySearchFunc(claims, c, func(a, b keyedClaim) int { return compareClaims(a.claim, b.claim) })
-	e.claim(c.key, slices.Insert(slices.Clone(claims), i, c))
+	e.counts.addHolder(claims, -1)
+	claims = slices.Insert(slices.Clone(claims), i, c)
+	e.claim(c.key, claims)
 	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]++ })
 }
 
@@ -132,11 +146,13 @@ func (e *editor) drop(c keyedClaim) {
 		return
 	}
 	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]-- })
+	e.counts.addHolder(old.claims, -1)
 	e.claim(c.key, slices.DeleteFunc(slices.Clone(old.claims), func(o keyedClaim) bool { return o.claim == c.claim }))
 }
 
 // claim notes all claims of a key.
 func (e *editor) claim(k key, claims []keyedClaim) {
+	e.counts.addHolder(claims, 1)
 	all := &claimants{claims}
 	if len(claims) > 0 {
 		e.claims.Set(k, all)

@@ -2,6 +2,7 @@ package objects
 
 import (
 	"net/netip"
+	"slices"
 
 	v1 "k8s.io/api/core/v1"
 	networking "k8s.io/api/networking/v1"
@@ -20,7 +21,7 @@ func FromNode(n *v1.Node) (node *Node, found []Fault, ok bool) {
 	if !f.plainName(n.Name) {
 		return nil, f, false
 	}
-	out := &Node{Model: model.Node{Name: n.Name, Zone: n.Labels[v1.LabelTopologyZone]}}
+	out := &Node{Model: model.Node{Name: n.Name, Zone: n.Labels[v1.LabelTopologyZone], Known: true, Leaving: leaving(n)}}
 	out.Model.PrimaryIPs = f.primaryIPs(n.Status.Addresses)
 	field, list := "spec.podCIDRs", n.Spec.PodCIDRs
 	if len(list) == 0 && n.Spec.PodCIDR != "" {
@@ -35,6 +36,15 @@ func FromNode(n *v1.Node) (node *Node, found []Fault, ok bool) {
 		out.Model.PodCIDRs = appendNew(out.Model.PodCIDRs, p)
 	}
 	return out, f, true
+}
+
+// taintToBeDeleted is the taint that the cluster autoscaler puts on a Node that it is about to delete.
+const taintToBeDeleted = "ToBeDeletedByClusterAutoscaler"
+
+// leaving reports whether a node is to go.
+func leaving(n *v1.Node) bool {
+	return !n.DeletionTimestamp.IsZero() ||
+		slices.ContainsFunc(n.Spec.Taints, func(t v1.Taint) bool { return t.Key == taintToBeDeleted })
 }
 
 // primaryIPs returns the first address of each family; internal addresses go before external ones.

@@ -1,6 +1,7 @@
 package objects
 
 import (
+	"fmt"
 	"net/netip"
 	"reflect"
 	"strings"
@@ -194,8 +195,8 @@ func TestEveryFieldIsTested(t *testing.T) {
 	}{
 		{reflect.TypeFor[model.Endpoint](), "Addr Node Ready Serving Terminating Hints"},
 		{reflect.TypeFor[model.Hints](), "Zones Nodes"},
-		{reflect.TypeFor[model.Node](), "Name Zone PrimaryIPs Addresses PodCIDRs"},
-		{reflect.TypeFor[model.Snapshot](), "Services Node ServiceCIDRs"},
+		{reflect.TypeFor[model.Node](), "Name Zone PrimaryIPs Addresses PodCIDRs Known Leaving"},
+		{reflect.TypeFor[model.Snapshot](), "Services Node ServiceCIDRs Triggered"},
 	} {
 		var got []string
 		for i := range known.t.NumField() {
@@ -286,6 +287,33 @@ func TestFromSlice(t *testing.T) {
 	}
 }
 
+func TestFromSliceTriggered(t *testing.T) {
+	const head = "metadata: {name: s, labels: {kubernetes.io/service-name: web}, annotations: {endpoints.kubernetes.io/last-change-trigger-time: '%s'}}\naddressType: IPv4\n"
+	at := time.Date(2026, 11, 21, 12, 0, 0, 5e8, time.UTC)
+	tests := []struct {
+		name, value string
+		want        time.Time
+		faults      []string
+	}{
+		{"OK UTC", "2026-11-21T12:00:00.5Z", at, nil},
+		{"OK elsewhere", "2026-11-21T13:00:00.5+01:00", at, nil},
+		{"bad", "noon", time.Time{}, []string{"metadata.annotations: no time"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			s, found, _ := FromSlice(parse[discovery.EndpointSlice](t, fmt.Sprintf(head, tt.value)))
+			if s.Triggered != tt.want {
+				t.Errorf("Triggered = %s; want %s", s.Triggered, tt.want)
+			}
+			checkFaults(t, found, tt.faults)
+			e, _, _ := FromEndpoints(parse[v1.Endpoints](t, strings.Replace(fmt.Sprintf(head, tt.value), "addressType: IPv4", "", 1)))
+			if e.Triggered != tt.want {
+				t.Errorf("Triggered of v1 Endpoints = %s; want %s", e.Triggered, tt.want)
+			}
+		})
+	}
+}
+
 func TestFromSliceNotServed(t *testing.T) {
 	tests := []struct {
 		name, text string
@@ -363,7 +391,7 @@ func TestJoin(t *testing.T) {
 
 func TestFromNode(t *testing.T) {
 	n, found, ok := FromNode(parse[v1.Node](t, "metadata: {name: 'n', labels: {topology.kubernetes.io/zone: z}}\nspec: {podCIDRs: [10.1.0.0/24, x, 'fd00::/64']}\nstatus: {addresses: [{type: ExternalIP, address: 192.0.2.9}, {type: Hostname, address: n}, {type: InternalIP, address: 192.0.2.1}, {type: InternalIP, address: y}, {type: ExternalIP, address: 'fd01::1'}]}"))
-	want := &Node{Model: model.Node{Name: "n", Zone: "z", PrimaryIPs: addrs("192.0.2.1 fd01::1"), PodCIDRs: prefixes("10.1.0.0/24 fd00::/64")}}
+	want := &Node{Model: model.Node{Name: "n", Zone: "z", PrimaryIPs: addrs("192.0.2.1 fd01::1"), PodCIDRs: prefixes("10.1.0.0/24 fd00::/64"), Known: true}}
 	if diff := cmp.Diff(want, n, comparers()); diff != "" || !ok {
 		t.Errorf("FromNode, %t (-want +got):\n%s", ok, diff)
 	}
@@ -381,5 +409,23 @@ func TestFromServiceCIDR(t *testing.T) {
 	checkFaults(t, found, []string{"spec.cidrs[1]: no CIDR"})
 	if c, found, ok := FromServiceCIDR(parse[networking.ServiceCIDR](t, "metadata: {name: k}")); ok || c != nil {
 		t.Errorf("FromServiceCIDR of nothing = %v, %t; want it refused (%v)", c, ok, found)
+	}
+}
+
+func TestFromNodeLeaving(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       bool
+	}{
+		{"OK stays", "metadata: {name: 'n'}\nspec: {unschedulable: true, taints: [{key: node.kubernetes.io/unschedulable, effect: NoSchedule}]}", false},
+		{"OK being deleted", "metadata: {name: 'n', deletionTimestamp: '2026-01-02T03:04:05Z'}", true},
+		{"OK to be deleted", "metadata: {name: 'n'}\nspec: {taints: [{key: a}, {key: ToBeDeletedByClusterAutoscaler, effect: NoSchedule}]}", true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if n, _, _ := FromNode(parse[v1.Node](t, tt.text)); n.Model.Leaving != tt.want {
+				t.Errorf("Leaving = %t; want %t", n.Model.Leaving, tt.want)
+			}
+		})
 	}
 }

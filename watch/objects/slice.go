@@ -2,6 +2,8 @@ package objects
 
 import (
 	"net/netip"
+	"reflect"
+	"time"
 
 	v1 "k8s.io/api/core/v1"
 	discovery "k8s.io/api/discovery/v1"
@@ -16,6 +18,15 @@ type Slice struct {
 	// Service is the Service that the endpoints are of.
 	Service model.Name
 	Subsets []Subset
+	// Triggered is when the change of a pod or of the Service was noticed that led to the object as it
+	// is; zero if the object does not say. It says nothing of what is served.
+	Triggered time.Time
+}
+
+// SameEndpoints reports whether two slices say the same of the endpoints of a Service, whatever
+// triggered them.
+func (s *Slice) SameEndpoints(o *Slice) bool {
+	return s.Name == o.Name && s.Service == o.Service && reflect.DeepEqual(s.Subsets, o.Subsets)
 }
 
 // A Subset is addresses that all serve the same ports.
@@ -70,7 +81,22 @@ func FromSlice(s *discovery.EndpointSlice) (slice *Slice, found []Fault, ok bool
 	}
 	return &Slice{
 		Name: name, Service: model.Name{Namespace: name.Namespace, Name: service}, Subsets: []Subset{subset},
+		Triggered: f.triggered(s.Annotations),
 	}, f, true
+}
+
+// triggered returns the time of the annotation that the controllers of the cluster put on endpoints.
+func (f *faults) triggered(annotations map[string]string) time.Time {
+	value, ok := annotations[v1.EndpointsLastChangeTriggerTime]
+	if !ok {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339Nano, value)
+	if err != nil {
+		f.minor("metadata.annotations", "%s is %q, which is no time", v1.EndpointsLastChangeTriggerTime, value)
+		return time.Time{}
+	}
+	return t.UTC()
 }
 
 // slicePort returns a port of a slice and reports whether it can be used. A port without name or
@@ -183,7 +209,7 @@ func FromEndpoints(e *v1.Endpoints) (slice *Slice, found []Fault, ok bool) {
 	if e.Labels[discovery.LabelSkipMirror] == "true" || e.Annotations[leaderAnnotation] != "" {
 		return nil, nil, true
 	}
-	out := &Slice{Name: name, Service: name}
+	out := &Slice{Name: name, Service: name, Triggered: f.triggered(e.Annotations)}
 	for i, s := range e.Subsets {
 		at := index("subsets", i)
 		var subset Subset

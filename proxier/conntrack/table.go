@@ -1,0 +1,248 @@
+package conntrack
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+
+	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/proxier/model"
+)
+
+// An Entry is what counts of an entry of connection tracking.
+type Entry struct {
+	// Destination is what the client sends to.
+	Destination netip.AddrPort
+	// Responder is who answers: the endpoint or, if nothing was translated, the destination.
+	Responder netip.AddrPort
+}
+
+// A table says which entries are right. Its front ends are addresses and ports of UDP; a node port has
+// the unspecified address of its family.
+type table struct {
+	services model.Map[model.Name, *model.Service]
+	// claims has for each front end all claims, the one that holds first.
+	claims map[netip.AddrPort][]claim
+	// gone are front ends that were translated and are no more.
+	gone map[netip.AddrPort]bool
+	// local are the addresses of this node that serve node ports.
+	local map[netip.Addr]bool
+}
+
+// A claim is one Service port's for a front end.
+type claim struct {
+	service *model.Service
+	port    string
+	// serving are the endpoints that may answer, sorted; the claims of a port share them.
+	serving []netip.AddrPort
+}
+
+// newTable returns a table without a front end.
+func newTable() *table {
+	return &table{claims: map[netip.AddrPort][]claim{}, gone: map[netip.AddrPort]bool{}}
+}
+
+// stale reports whether an entry leads nowhere.
+func (t *table) stale(e Entry) bool {
+	keys := [2]netip.AddrPort{e.Destination}
+	n := 1
+	if t.local[e.Destination.Addr()] {
+		keys[1] = nodePort(e.Destination.Addr(), e.Destination.Port())
+		n = 2
+	}
+	for _, k := range keys[:n] {
+		if claims := t.claims[k]; len(claims) > 0 {
+			_, ok := slices.BinarySearchFunc(claims[0].serving, e.Responder, netip.AddrPort.Compare)
+			return !ok
+		}
+	}
+	for _, k := range keys[:n] {
+		if t.gone[k] {
+			return e.Responder != e.Destination
+		}
+	}
+	return false
+}
+
+// concerns reports whether an entry of a family can be stale.
+func (t *table) concerns(f nft.Family) bool {
+	for front := range t.claims {
+		if front.Addr().Is4() == (f == nft.IPv4) {
+			return true
+		}
+	}
+	for front := range t.gone {
+		if front.Addr().Is4() == (f == nft.IPv4) {
+			return true
+		}
+	}
+	return false
+}
+
+// setServices takes over Services, looking only at those that changed. It reports whether entries may
+// have become stale.
+func (t *table) setServices(services model.Map[model.Name, *model.Service]) (dirty bool) {
+	for c := range model.Changes(t.services, services) {
+		if t.replace(c.Old, c.New) {
+			dirty = true
+		}
+	}
+	t.services = services
+	return dirty
+}
+
+// replace puts a Service in the place of another; either may be nil. It reports whether entries may have
+// become stale: not if there are merely more endpoints.
+func (t *table) replace(before, after *model.Service) (dirty bool) {
+	touched := map[netip.AddrPort][]claim{}
+	for front := range fronts(before) {
+		if _, ok := touched[front]; ok {
+			continue
+		}
+		claims := t.claims[front]
+		touched[front] = claims
+		rest := slices.DeleteFunc(slices.Clone(claims), func(c claim) bool { return c.service == before })
+		t.claims[front] = rest
+	}
+	for front, c := range fronts(after) {
+		claims := t.claims[front]
+		if _, ok := touched[front]; !ok {
+			touched[front] = claims
+		}
+		i, _ := slices.BinarySearchFunc(claims, c, compareClaims)
+		t.claims[front] = slices.Insert(slices.Clone(claims), i, c)
+	}
+	for front, were := range touched {
+		are := t.claims[front]
+		switch {
+		case len(are) == 0:
+			delete(t.claims, front)
+			t.gone[front] = true
+			dirty = true
+		case len(were) == 0:
+			// What came before the rule was not translated.
+			delete(t.gone, front)
+			dirty = true
+		case !contains(are[0].serving, were[0].serving):
+			dirty = true
+		}
+	}
+	return dirty
+}
+
+// setLocal takes over the addresses that serve node ports. It reports whether entries may have become
+// stale.
+func (t *table) setLocal(addrs []netip.Addr) (dirty bool) {
+	local := make(map[netip.Addr]bool, len(addrs))
+	for _, a := range addrs {
+		local[a] = true
+	}
+	if maps.Equal(local, t.local) {
+		return false
+	}
+	t.local = local
+	return true
+}
+
+// found takes over front ends that were translated, for those of them that are no more.
+func (t *table) found(fronts []netip.AddrPort) (dirty bool) {
+	for _, f := range fronts {
+		if len(t.claims[f]) == 0 && !t.gone[f] {
+			t.gone[f] = true
+			dirty = true
+		}
+	}
+	return dirty
+}
+
+// fronts yields the UDP front ends of a Service, which may be nil, with its claims.
+func fronts(s *model.Service) func(yield func(netip.AddrPort, claim) bool) {
+	return func(yield func(netip.AddrPort, claim) bool) {
+		if s == nil {
+			return
+		}
+		for i := range s.Ports {
+			if p := &s.Ports[i]; p.Protocol == model.UDP && !portFronts(s, p, yield) {
+				return
+			}
+		}
+	}
+}
+
+// portFronts yields the front ends of one port of a Service.
+func portFronts(s *model.Service, p *model.Port, yield func(netip.AddrPort, claim) bool) bool {
+	for _, ip := range s.ClusterIPs {
+		c := claim{service: s, port: p.Name, serving: serving(p, ip.Is4())}
+		addrs := []netip.Addr{ip}
+		for _, a := range slices.Concat(s.LoadBalancerIPs, s.ExternalIPs) {
+			if a.Is4() == ip.Is4() && !slices.Contains(addrs, a) {
+				addrs = append(addrs, a)
+			}
+		}
+		for _, a := range addrs {
+			if !yield(netip.AddrPortFrom(a, p.Port), c) {
+				return false
+			}
+		}
+		if p.NodePort != 0 && !yield(nodePort(ip, p.NodePort), c) {
+			return false
+		}
+	}
+	return true
+}
+
+// serving returns the endpoints of a port and a family that serve, sorted.
+func serving(p *model.Port, ipv4 bool) []netip.AddrPort {
+	var list []netip.AddrPort
+	for i := range p.Endpoints {
+		if e := &p.Endpoints[i]; e.Serving && e.Addr.Addr().Is4() == ipv4 {
+			list = append(list, e.Addr)
+		}
+	}
+	slices.SortFunc(list, netip.AddrPort.Compare)
+	return list
+}
+
+// nodePort returns the front end of a node port in the family of an address.
+func nodePort(a netip.Addr, port uint16) netip.AddrPort {
+	if a.Is4() {
+		return netip.AddrPortFrom(netip.IPv4Unspecified(), port)
+	}
+	return netip.AddrPortFrom(netip.IPv6Unspecified(), port)
+}
+
+// compareClaims orders claims as the ruleset does: the older Service has the front end.
+func compareClaims(a, b claim) int {
+	return cmp.Or(
+		a.service.Created.Compare(b.service.Created),
+		a.service.Name.Compare(b.service.Name),
+		cmp.Compare(a.port, b.port),
+	)
+}
+
+// contains reports whether a sorted list has all of another sorted list.
+func contains(list, part []netip.AddrPort) bool {
+	for _, a := range part {
+		if _, ok := slices.BinarySearchFunc(list, a, netip.AddrPort.Compare); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// localAddrs returns the addresses that serve node ports: those given, and in the families that serve
+// them on all addresses, all of the node but loopback.
+func localAddrs(addrs []netip.Addr, all []nft.Family, node *model.Node) []netip.Addr {
+	addrs = slices.Clone(addrs)
+	for _, a := range node.Addresses {
+		family := nft.IPv4
+		if !a.Is4() {
+			family = nft.IPv6
+		}
+		if slices.Contains(all, family) && !a.IsLoopback() {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
