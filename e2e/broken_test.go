@@ -77,7 +77,6 @@ func TestBrokenInput(t *testing.T) {
 		{"an endpoint port that is none", "bad.yaml", brokenSlice("addressType: IPv4\nports: [{name: p, port: 99999}]\nendpoints: [{addresses: [10.0.2.1]}]"), []string{"bad.yaml", "default/broken-1", "ports[0].port"}, ""},
 		{"the second document", "bad.yaml", brokenService(ok) + "---\nkind: [\n", []string{"bad.yaml", "2"}, "pod 10.0.0.2 -> 172.30.0.66:80/tcp => reject"},
 		{"a Service twice", "twice.yaml", strings.TrimPrefix(webDocs, nodeDoc), []string{"twice.yaml", "default/web"}, ""},
-		{"the same address twice", "bad.yaml", brokenService("{clusterIP: 172.30.0.41, ports: [{name: p, port: 80, protocol: TCP}]}"), []string{"default/broken", "172.30.0.41"}, ""},
 		{"a ServiceCIDR that is none", "bad.yaml", "apiVersion: networking.k8s.io/v1\nkind: ServiceCIDR\nmetadata: {name: wrong}\nspec: {cidrs: [10.0.0.0/99]}\n", []string{"bad.yaml", "wrong", "cidrs[0]"}, ""},
 	}
 	r := startWeb(t)
@@ -100,9 +99,24 @@ func TestBrokenInput(t *testing.T) {
 			r.apply(t, webDocs)
 		})
 	}
+	t.Run("the same address twice", func(t *testing.T) { r.checkConflict(t) })
 	t.Run("the directory vanishes", func(t *testing.T) { r.checkVanishedDirectory(t) })
 	r.checkFlows(t, webFlows(t))
 	r.checkConverged(t)
+}
+
+// checkConflict adds a younger Service with the cluster IP of another: the older one has it, and the status
+// names both.
+func (r *rig) checkConflict(t *testing.T) {
+	t.Helper()
+	young := strings.NewReplacer("name: web,", "name: zz,", "nodePort: 30080", "nodePort: 30081").Replace(strings.TrimPrefix(webDocs, nodeDoc))
+	r.apply(t, webDocs+strings.ReplaceAll(strings.ReplaceAll(young, "service-name: web", "service-name: zz"), "web-1", "zz-1"))
+	s := r.waitStatus(t, "the conflict", func(s status) bool { return len(s.Conflicts) > 0 })
+	if got := s.Conflicts[0]; !containsAll(got.Holder+" "+got.Loser+" "+got.FrontEnd, []string{"default/web", "default/zz", "172.30.0.41"}) {
+		t.Errorf("conflict = %+v; want the two Services and the front end", got)
+	}
+	r.checkFlows(t, webFlows(t))
+	r.apply(t, webDocs)
 }
 
 // checkVanishedDirectory takes the directory of manifests away: what was in it stays served, and when it is

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
-
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -14,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/e2e/daemon"
 	"github.com/nftproxy/nftproxy/e2e/scenario"
 	"github.com/nftproxy/nftproxy/e2e/world"
 )
@@ -158,10 +158,10 @@ func TestChurn(t *testing.T) {
 	}
 	state := always
 	random := rand.New(rand.NewPCG(1, 2))
-	for range churnChanges {
+	for i := range churnChanges {
 		state ^= 1 << random.IntN(churnEndpoints)
 		h.write(state)
-		r.apply(t, state.docs())
+		r.applyUpdate(t, state.docs(), uint16(10000+i))
 		h.ack()
 	}
 	close(stop)
@@ -176,6 +176,39 @@ func TestChurn(t *testing.T) {
 		}
 	}
 	t.Logf("%d changes, %d connections", churnChanges, total)
+}
+
+// applyUpdate is apply for manifests in which no object comes or goes: it waits for the new port of a Service
+// that is always there.
+func (r *rig) applyUpdate(t *testing.T, docs string, port uint16) {
+	t.Helper()
+	addr := netip.MustParseAddr("172.31.254.1")
+	docs += fmt.Sprintf(`---
+apiVersion: v1
+kind: Service
+metadata: {name: updates, namespace: e2e}
+spec: {clusterIP: %s, ports: [{name: m, port: %d, protocol: TCP}]}
+---
+apiVersion: discovery.k8s.io/v1
+kind: EndpointSlice
+metadata: {name: updates-1, namespace: e2e, labels: {kubernetes.io/service-name: updates}}
+addressType: IPv4
+endpoints: [{addresses: [10.255.255.254], nodeName: elsewhere}]
+ports: [{name: m, port: 7, protocol: TCP}]
+`, addr, port)
+	if err := daemon.WriteFile(r.cfg.Manifests(), "manifests.yaml", docs); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		res, err := r.w.Node.Ask("tcp", r.nodeAddr(true), netip.AddrPortFrom(addr, port), 20*time.Millisecond)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Outcome == world.Answered {
+			return
+		}
+	}
+	t.Fatalf("the manifests were not in the kernel after %v; the daemon's log:\n%s", patience, tail(r.d.Log(), 4000))
 }
 
 // hammer connects until stop is closed and returns an error for the first connection that does not reach

@@ -184,6 +184,7 @@ func (r *rig) checkSticky(t *testing.T, flows []scenario.Flow, port func(scenari
 		}
 		return endpoint
 	}
+	defer func() { r.fresh += clientCount }()
 	for _, f := range flows {
 		ask(f)
 		if f.Kind != scenario.External {
@@ -191,7 +192,7 @@ func (r *rig) checkSticky(t *testing.T, flows []scenario.Flow, port func(scenari
 		}
 		seen := map[netip.AddrPort]bool{}
 		for i := range clientCount {
-			f.Src = freshClient(i, f.Dst.Addr().Is4())
+			f.Src = freshClient(r.fresh+i, f.Dst.Addr().Is4())
 			seen[ask(f)] = true
 		}
 		if len(seen) != len(f.Endpoints) {

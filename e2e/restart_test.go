@@ -23,9 +23,11 @@ type status struct {
 		FrontEnd string `json:"frontEnd"`
 		Reason   string `json:"reason"`
 	} `json:"refused"`
-	Problems []struct {
-		Message string `json:"message"`
-	} `json:"problems"`
+	Conflicts []struct {
+		FrontEnd string `json:"frontEnd"`
+		Holder   string `json:"holder"`
+		Loser    string `json:"loser"`
+	} `json:"conflicts"`
 }
 
 // waitStatus polls the status until it is as wanted.

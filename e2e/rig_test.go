@@ -21,26 +21,31 @@ import (
 
 const (
 	// patience is how long a test waits for what must happen.
-	patience = 60 * time.Second
+	patience = 20 * time.Second
 	// controlPort is a port that the node itself answers on and that no Service has.
 	controlPort = 7
 )
 
-// The marker is a Service that is changed with every change of the manifests: when it answers on its new
-// port, everything that was written with it is in the kernel, since all goes in by one transaction.
+// A marker is a Service that is written with every change of the manifests, in place of the one before. When
+// the new one answers and the old one is gone, all that was written with it is in the kernel: what was
+// added, since everything goes in by one transaction, and what was removed, which the daemon believes
+// only when the file has been left alone for a moment.
 const markerDocs = `---
 apiVersion: v1
 kind: Service
-metadata: {name: marker, namespace: e2e}
-spec: {clusterIP: 172.31.255.254, ports: [{name: m, port: %d, protocol: TCP}]}
+metadata: {name: marker-%[1]d, namespace: e2e}
+spec: {clusterIP: %[2]s, ports: [{name: m, port: 7, protocol: TCP}]}
 ---
 apiVersion: discovery.k8s.io/v1
 kind: EndpointSlice
-metadata: {name: marker-1, namespace: e2e, labels: {kubernetes.io/service-name: marker}}
+metadata: {name: marker-%[1]d, namespace: e2e, labels: {kubernetes.io/service-name: marker-%[1]d}}
 addressType: IPv4
 endpoints: [{addresses: [10.255.255.254], nodeName: elsewhere}]
 ports: [{name: m, port: 7, protocol: TCP}]
 `
+
+// markerAddr returns the cluster IP of a marker. Outside answers there when the node does not.
+func markerAddr(n int) netip.Addr { return netip.AddrFrom4([4]byte{172, 31, 255, byte(n % 4)}) }
 
 // A rig is a world whose node runs the daemon.
 type rig struct {
@@ -48,14 +53,15 @@ type rig struct {
 	cfg     daemon.Config
 	d       *daemon.Daemon
 	node    scenario.Node
-	marker  uint16
+	marker  int // the number of the marker that was written last
+	fresh   int // how many clients were used up by tests of affinity
 	scratch *netns.NetNS
 }
 
 // newRig makes a world for a test. The daemon does not run yet.
 func newRig(t *testing.T, cfg world.Config) *rig {
 	t.Helper()
-	r := &rig{cfg: daemon.Config{Binary: built(t), Dir: t.TempDir()}, marker: 10000}
+	r := &rig{cfg: daemon.Config{Binary: built(t), Dir: t.TempDir()}}
 	if err := os.Mkdir(r.cfg.Manifests(), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -120,7 +126,7 @@ func (r *rig) stop(t *testing.T) {
 func (r *rig) write(t *testing.T, docs string) {
 	t.Helper()
 	r.marker++
-	if err := daemon.WriteFile(r.cfg.Manifests(), "manifests.yaml", docs+fmt.Sprintf(markerDocs, r.marker)); err != nil {
+	if err := daemon.WriteFile(r.cfg.Manifests(), "manifests.yaml", docs+fmt.Sprintf(markerDocs, r.marker, markerAddr(r.marker))); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -135,14 +141,9 @@ func (r *rig) apply(t *testing.T, docs string) {
 // settle waits until what was written last is in the kernel.
 func (r *rig) settle(t *testing.T) {
 	t.Helper()
-	marker := netip.AddrPortFrom(netip.MustParseAddr("172.31.255.254"), r.marker)
 	deadline := time.Now().Add(patience)
 	for time.Now().Before(deadline) {
-		res, err := r.w.Node.Ask("tcp", r.nodeAddr(true), marker, 20*time.Millisecond)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if res.Outcome == world.Answered {
+		if r.answersAs(t, markerAddr(r.marker), "remote") && r.answersAs(t, markerAddr(r.marker-1), "outside") {
 			return
 		}
 		select {
@@ -152,6 +153,16 @@ func (r *rig) settle(t *testing.T) {
 		}
 	}
 	t.Fatalf("the manifests were not in the kernel after %v; the daemon's log:\n%s", patience, tail(r.d.Log(), 4000))
+}
+
+// answersAs reports whether a host answers at the address of a marker.
+func (r *rig) answersAs(t *testing.T, marker netip.Addr, host string) bool {
+	t.Helper()
+	res, err := r.w.Node.Ask("tcp", r.nodeAddr(true), netip.AddrPortFrom(marker, controlPort), 20*time.Millisecond)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.Outcome == world.Answered && res.Answer.Host == host
 }
 
 // nodeAddr returns the node's first address of a family.
@@ -169,8 +180,9 @@ func (r *rig) nodeAddr(ipv4 bool) netip.Addr {
 func (r *rig) place(t *testing.T, flows []scenario.Flow, local, remote []netip.Addr) {
 	t.Helper()
 	p := world.Placement{
-		Pods:   slices.Clone(local),
-		Remote: append(slices.Clone(remote), netip.MustParseAddr("10.255.255.254")),
+		Pods:    slices.Clone(local),
+		Remote:  append(slices.Clone(remote), netip.MustParseAddr("10.255.255.254")),
+		Outside: []netip.Addr{markerAddr(0), markerAddr(1), markerAddr(2), markerAddr(3)},
 	}
 	ports := []uint16{controlPort, 80, 81, 443, 8080}
 	add := func(list *[]netip.Addr, a netip.Addr) {
@@ -196,8 +208,8 @@ func (r *rig) place(t *testing.T, flows []scenario.Flow, local, remote []netip.A
 	}
 	// Clients for tests of affinity.
 	for i := range clientCount {
-		add(&p.Clients, freshClient(i, true))
-		add(&p.Clients, freshClient(i, false))
+		add(&p.Clients, freshClient(r.fresh+i, true))
+		add(&p.Clients, freshClient(r.fresh+i, false))
 	}
 	if err := r.w.Place(p); err != nil {
 		t.Fatal(err)
@@ -214,9 +226,9 @@ const clientCount = 40
 // freshClient returns the address of a client that no flow is from.
 func freshClient(i int, ipv4 bool) netip.Addr {
 	if ipv4 {
-		return netip.AddrFrom4([4]byte{203, 0, 113, byte(20 + i)})
+		return netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})
 	}
-	return netip.AddrFrom16([16]byte{0x26, 0, 0x52, 0, 0, 1, 15: byte(i)})
+	return netip.AddrFrom16([16]byte{0x26, 0, 0x52, 0, 0, 1, 14: byte(i >> 8), 15: byte(i)})
 }
 
 // nft runs nft in the node's namespace and returns what it prints.
@@ -255,13 +267,19 @@ func (r *rig) checkListing(t *testing.T) {
 	}
 }
 
-// checkConverged asks the binary whether the kernel equals a fresh compile of the manifests.
+// checkConverged asks the binary whether the kernel equals a fresh compile of the manifests. It may take a
+// moment: chains that nothing refers to any more are deleted when nothing else is to be done.
 func (r *rig) checkConverged(t *testing.T) {
 	t.Helper()
-	out, err := r.w.Node.Output(r.cfg.Command("diff"))
-	if err != nil || strings.TrimSpace(out) != "" {
-		t.Errorf("nftproxy diff = %v; want no difference:\n%s", err, tail(out, 4000))
+	var out string
+	var err error
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		out, err = r.w.Node.Output(r.cfg.Command("diff"))
+		if err == nil && strings.TrimSpace(out) == "" {
+			return
+		}
 	}
+	t.Errorf("nftproxy diff = %v; want no difference:\n%s", err, tail(out, 4000))
 }
 
 // cleanup removes all that the proxy left in the kernel.

@@ -195,6 +195,7 @@ func (e *Engine) sync(now time.Time) {
 		e.failures = 0
 		e.record.err = ""
 		e.record.lastSync = time.Now()
+		e.reportConflicts(e.record.state, e.have)
 		e.record.state = e.have
 		if steps > 0 {
 			e.log.Info("programmed", zap.Int("steps", steps), zap.Int("services", e.have.Services()), zap.Duration("took", e.record.duration))
@@ -208,6 +209,19 @@ func (e *Engine) sync(now time.Time) {
 		})
 	}
 	e.cleanups = 0
+}
+
+// reportConflicts logs the front ends that more than one Service claims, when that begins and when it
+// ends.
+func (e *Engine) reportConflicts(last, now *plan.State) {
+	came, went := now.ConflictsSince(last)
+	report := func(log func(string, ...zap.Field), message string, conflicts []plan.Conflict) {
+		for _, c := range conflicts {
+			log(message, zap.String("frontEnd", c.Address), zap.Stringer("servedBy", c.Holder), zap.Stringer("notServed", c.Loser))
+		}
+	}
+	report(e.log.Warn, "more than one Service claims a front end; the oldest has it", came)
+	report(e.log.Info, "a front end is no longer claimed twice like this", went)
 }
 
 // apply computes and commits the difference, leaving out front ends that the kernel refuses. It

@@ -6,13 +6,16 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"go.uber.org/zap"
 	"go.uber.org/zap/zaptest"
+	"go.uber.org/zap/zaptest/observer"
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/nft"
@@ -130,9 +133,10 @@ func TestEngineRestart(t *testing.T) {
 func TestEngineRefused(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		k := &fake.Kernel{}
-		refuse := true
+		var refuse atomic.Bool
+		refuse.Store(true)
 		k.Fail = func(op nft.Op) error {
-			if refuse && op.Element != nil && strings.Contains(op.String(), "10.96.0.2 . tcp . 80") {
+			if refuse.Load() && op.Element != nil && strings.Contains(op.String(), "10.96.0.2 . tcp . 80") {
 				return unix.EEXIST
 			}
 			return nil
@@ -152,7 +156,7 @@ func TestEngineRefused(t *testing.T) {
 		if s = e.Status(false); len(s.Refused) != 1 || s.Refused[0].Attempts < 4 || s.Refused[0].Attempts > 12 {
 			t.Errorf("after a minute: %+v; want a few attempts, fewer and fewer", s.Refused)
 		}
-		refuse = false
+		refuse.Store(false)
 		time.Sleep(2 * time.Minute)
 		synctest.Wait()
 		if s = e.Status(false); len(s.Refused) != 0 || held(t, k) != 3 {
@@ -264,6 +268,39 @@ func TestEngineForeignElement(t *testing.T) {
 	})
 }
 
+// TestEngineConflicts logs who claims the same front end, once when it begins and once when it ends.
+func TestEngineConflicts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		core, logs := observer.New(zap.InfoLevel)
+		e := New(config, &fake.Kernel{}, zap.New(core))
+		snapshots := make(chan model.Snapshot, 1)
+		go func() { _ = e.Run(t.Context(), snapshots) }()
+		one := snapshot(1, 1)
+		name := model.Name{Namespace: "default", Name: "service-1"}
+		service, _ := one.Services.Get(name)
+		twin := *service
+		twin.Name.Name = "twin"
+		edit := one.Services.Edit()
+		edit.Set(twin.Name, &twin)
+		two := model.Snapshot{Services: edit.Map(), Node: one.Node}
+		for _, s := range []model.Snapshot{one, two, two, one, one} {
+			snapshots <- s
+			synctest.Wait()
+		}
+		var got []string
+		for _, entry := range logs.FilterFieldKey("servedBy").All() {
+			got = append(got, fmt.Sprint(entry.Level, " ", entry.ContextMap()))
+		}
+		want := []string{
+			"warn map[frontEnd:10.96.0.1:80/tcp notServed:default/twin servedBy:default/service-1]",
+			"info map[frontEnd:10.96.0.1:80/tcp notServed:default/twin servedBy:default/service-1]",
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("the log says\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))
+		}
+	})
+}
+
 // deaf is a kernel that cannot be read.
 type deaf struct{ fake.Kernel }
 
@@ -303,8 +340,8 @@ func TestEngineSurvives(t *testing.T) {
 				snapshots <- last
 				synctest.Wait()
 			}
-			k.Refuse, k.Lose = 0, 0
-			time.Sleep(5 * time.Minute)
+			// The faults go on: what fails now is tried again until it does not.
+			time.Sleep(time.Hour)
 			synctest.Wait()
 			if s := e.Status(false); !s.Healthy || len(s.Refused) > 0 {
 				t.Fatalf("seed %d: Status() = %+v; want it healthy, with nothing refused", seed, s)

@@ -298,8 +298,12 @@ func TestJoinNode(t *testing.T) {
 	nodes := model.Map[string, *objects.Node]{}.Edit()
 	nodes.Set("n", object)
 	addresses := []Address{
-		{Addr: addr("192.0.2.2"), Index: 3}, {Addr: addr("10.9.0.1"), Index: 2, Virtual: true}, {Addr: addr("fe80::1"), Index: 2},
-		{Addr: addr("127.0.0.1"), Index: 1}, {Addr: addr("fd00::3"), Index: 4}, {Addr: addr("192.0.2.1"), Index: 4},
+		{Addr: addr("192.0.2.2"), Index: 3},
+		{Addr: addr("10.9.0.1"), Index: 2, Virtual: true},
+		{Addr: addr("fe80::1"), Index: 2},
+		{Addr: addr("127.0.0.1"), Index: 1},
+		{Addr: addr("fd00::3"), Index: 4},
+		{Addr: addr("192.0.2.1"), Index: 4},
 	}
 	all := []netip.Addr{addr("10.9.0.1"), addr("127.0.0.1"), addr("192.0.2.1"), addr("192.0.2.2"), addr("fd00::3"), addr("fe80::1")}
 	tests := []struct {

@@ -104,7 +104,7 @@ func (p *play) say(format string, args ...any) { fmt.Fprintf(p.out, format+"\n",
 // title begins an act.
 func (p *play) title(text string) {
 	p.act++
-	p.say("\n\033[1m%2d. %s\033[0m", p.act, text)
+	p.say("\n%d. %s\n%s", p.act, text, strings.Repeat("─", 4+len(text)))
 }
 
 // introduce shows the network.
@@ -141,7 +141,7 @@ func (p *play) start() error {
 // await waits until the pod client's requests end as wanted.
 func (p *play) await(dst string, want world.Outcome) error {
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && p.ctx.Err() == nil; {
-		r, err := p.ask(podClient, dst)
+		r, err := p.ask(podClient, dst, 10*time.Millisecond)
 		if err != nil {
 			return err
 		}
@@ -152,14 +152,14 @@ func (p *play) await(dst string, want world.Outcome) error {
 	return fmt.Errorf("%s: waited in vain; the daemon's log:\n%s", dst, p.d.Log())
 }
 
-// ask sends one request.
-func (p *play) ask(src, dst string) (world.Result, error) {
+// ask sends one request. Silence is to hear nothing for the time given.
+func (p *play) ask(src, dst string, silence time.Duration) (world.Result, error) {
 	a := netip.MustParseAddr(src)
 	h := p.w.Clients
 	if pod := p.w.Pod(a); pod != nil {
 		h = pod
 	}
-	return h.Ask("tcp", a, netip.MustParseAddrPort(dst), 200*time.Millisecond)
+	return h.Ask("tcp", a, netip.MustParseAddrPort(dst), silence)
 }
 
 // requests sends a number of requests and shows who answered.
@@ -169,7 +169,7 @@ func (p *play) requests(n int, src, dst, what string) error {
 	}
 	counts := map[string]int{}
 	for range n {
-		r, err := p.ask(src, dst)
+		r, err := p.ask(src, dst, 200*time.Millisecond)
 		if err != nil {
 			return err
 		}

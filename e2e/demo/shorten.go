@@ -21,7 +21,11 @@ func shorten(listing string) string {
 		if !skipping {
 			b.WriteString(line)
 		}
-		if line == "\t}\n" {
+		// What is skipped ends with the empty line after the chain.
+		if line == "\n" || line == "}\n" {
+			if skipping && line == "}\n" {
+				b.WriteString(line)
+			}
 			skipping = false
 		}
 	}

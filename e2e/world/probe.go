@@ -75,7 +75,9 @@ func ask(proto string, src, dst netip.AddrPort, silence time.Duration) (Result, 
 	defer c.Close()
 	wait := silence
 	if proto == "udp" {
-		if _, err := c.Write([]byte("?\n")); err != nil {
+		// EPERM is what a process on the node gets whose packet a filter took; whether it was refused
+		// or dropped the next read tells.
+		if _, err := c.Write([]byte("?\n")); err != nil && !errors.Is(err, unix.EPERM) {
 			return failed(err)
 		}
 	} else {
@@ -98,8 +100,7 @@ func failed(err error) (Result, error) {
 	switch {
 	case errors.Is(err, unix.ECONNREFUSED), errors.Is(err, unix.ECONNRESET):
 		return Result{Outcome: Refused}, nil
-	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT), errors.Is(err, unix.EPERM):
-		// EPERM is what a process on the node gets whose packet a filter drops.
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, unix.ETIMEDOUT):
 		return Result{Outcome: Silent}, nil
 	}
 	var timeout net.Error

@@ -43,11 +43,12 @@ type World struct {
 	bridge  netlink.Link
 }
 
-// mute keeps a host from refusing connections: only the node may.
+// mute keeps a host from refusing connections: only the node may. A reset that refuses has the flag ACK; one
+// without it clears up what is left of an old connection with the same ports and must pass.
 const mute = `table inet mute {
 	chain output {
 		type filter hook output priority filter; policy accept;
-		tcp flags & rst == rst drop
+		tcp flags & (rst | ack) == (rst | ack) drop
 		icmp type destination-unreachable drop
 		icmpv6 type destination-unreachable drop
 	}

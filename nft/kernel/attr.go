@@ -7,12 +7,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-const (
-	// attrHeader is the size of the header of a netlink attribute.
-	attrHeader = 4
-	// attrMax is the length of the longest attribute: the length field has 16 bits.
-	attrMax = 1<<16 - 1
-)
+// attrHeader is the size of the header of a netlink attribute.
+const attrHeader = 4
 
 // align rounds a length up to what netlink aligns messages and attributes to.
 func align(n int) int { return (n + 3) &^ 3 }

@@ -29,6 +29,9 @@ func (c *Conn) Load(name string) ([]nft.Table, error) {
 
 // loadOnce reads the tables, or returns errTorn if the ruleset changed meanwhile.
 func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
+	if err := c.barrier(); err != nil {
+		return nil, err
+	}
 	gen, err := c.generation()
 	if err != nil {
 		return nil, err
@@ -48,11 +51,32 @@ func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
 			tables = append(tables, t)
 		}
 	}
+	if err := c.barrier(); err != nil {
+		return nil, err
+	}
 	if now, err := c.generation(); err != nil || now != gen {
 		return nil, errors.Join(err, errTorn)
 	}
 	c.gen = gen
 	return tables, nil
+}
+
+// barrier waits until no transaction is under way. A dump of a hash table goes on by position, and a
+// transaction moves elements at times that the generation does not tell: it puts in new ones, and
+// may make the table grow, before it counts the generation up, and takes deleted ones out after. So
+// there is a barrier on either side of the dumps: what is under way before the first has ended, and
+// what began later has counted up by the end. (One that began and was refused meanwhile would go
+// unnoticed; ours take turns with Load.) An empty transaction takes the lock that the others hold,
+// and changes nothing.
+func (c *Conn) barrier() error {
+	b := Batch{first: c.seq + 1}
+	b.control(unix.NFNL_MSG_BATCH_BEGIN)
+	b.control(unix.NFNL_MSG_BATCH_END)
+	c.seq += uint32(len(b.marks))
+	if err := c.sock.send(b.buf); err != nil {
+		return fmt.Errorf("wait for other transactions: %w", err)
+	}
+	return nil
 }
 
 // generation returns the number that the kernel counts up with each transaction of anybody.

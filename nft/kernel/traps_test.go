@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -210,9 +211,11 @@ func TestCommitRefusedAsAWhole(t *testing.T) {
 	table := nft.Table{Name: "loop"}
 	tx := func(yield func(nft.Op) bool) {
 		for _, op := range []nft.Op{
-			{Table: &table}, {Chain: &nft.Chain{Name: "b"}},
+			{Table: &table},
+			{Chain: &nft.Chain{Name: "b"}},
 			{Chain: &nft.Chain{Name: "base", Base: &nft.Base{Type: nft.TypeFilter, Hook: nft.Input}, Rules: chain("", "b").Rules}},
-			{Chain: chain("a", "b")}, {Chain: chain("b", "a")},
+			{Chain: chain("a", "b")},
+			{Chain: chain("b", "a")},
 		} {
 			op.Name = "loop"
 			if !yield(op) {
@@ -229,4 +232,67 @@ func TestCommitRefusedAsAWhole(t *testing.T) {
 		}
 		commit(t, c, nfttest.Make([]nft.Table{big(10, 0)}))
 	}
+}
+
+// Whatever is written while it reads, Load returns a state that was there.
+func TestLoadBetweenCommits(t *testing.T) {
+	n := newNetNS(t)
+	writer, reader := dial(t, n), dial(t, n)
+	table := big(3_000, 0)
+	commit(t, writer, nfttest.Make([]nft.Table{table}))
+	// flip gives every endpoint the same new address.
+	flip := func(to byte) nft.Tx {
+		return func(yield func(nft.Op) bool) {
+			for _, verb := range []nft.Verb{nft.Delete, nft.Add} {
+				for _, e := range table.Elements["endpoints"] {
+					e.Data = nfttest.Endpoint(nft.IPv4, to, 80)
+					if !yield(nft.Op{Verb: verb, Name: "big", Set: &table.Sets[0], Element: &e}) {
+						return
+					}
+				}
+			}
+		}
+	}
+	failed := make(chan error, 1)
+	go func() {
+		for i := range 100 {
+			if err := writer.Commit(flip(byte(i))); err != nil {
+				failed <- err
+				return
+			}
+		}
+		failed <- nil
+	}()
+	for {
+		select {
+		case err := <-failed:
+			if err != nil {
+				t.Fatal(err)
+			}
+			return
+		default:
+		}
+		tables, err := reader.Load("big")
+		if errors.Is(err, errTorn) {
+			continue
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := tables[0].Elements["endpoints"]
+		if len(got) != 3_000 {
+			t.Fatalf("Load() = %d endpoints; want 3000", len(got))
+		}
+		same := !slices.ContainsFunc(got, func(e nft.Element) bool { return e.Data != got[0].Data })
+		if !same && !original(&table, got) {
+			t.Fatal("Load() mixes two states")
+		}
+	}
+}
+
+// original reports whether elements are those that the table began with.
+func original(t *nft.Table, got []nft.Element) bool {
+	want := sorted([]nft.Table{*t})[0].Elements["endpoints"]
+	have := sorted([]nft.Table{{Elements: map[string][]nft.Element{"endpoints": got}}})[0].Elements["endpoints"]
+	return cmp.Equal(want, have, compareValues())
 }

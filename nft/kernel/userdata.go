@@ -30,11 +30,6 @@ const (
 	udExprData = 1
 )
 
-// appendUD appends user data.
-func appendUD(b []byte, typ byte, data []byte) []byte {
-	return append(append(b, typ, byte(len(data))), data...)
-}
-
 // appendUD32 appends a number in host byte order as user data.
 func appendUD32(b []byte, typ byte, n uint32) []byte {
 	return binary.NativeEndian.AppendUint32(append(b, typ, 4), n)

@@ -62,19 +62,49 @@ type Conflict struct {
 // Conflicts returns the front ends that more than one Service claims, sorted.
 func (s *State) Conflicts() []Conflict {
 	var all []Conflict
-	for k := range s.contested.All() {
-		c, ok := s.claims.Get(k)
-		if !ok {
-			continue
-		}
-		for _, loser := range c.claims[1:] {
-			all = append(all, Conflict{Address: k.String(), Holder: c.claims[0].claim.service.Name, Loser: loser.claim.service.Name})
-		}
+	for k, c := range s.contested.All() {
+		all = append(all, c.conflicts(&k)...)
 	}
-	slices.SortFunc(all, func(a, b Conflict) int {
-		return cmp.Or(cmp.Compare(a.Address, b.Address), a.Loser.Compare(b.Loser), a.Holder.Compare(b.Holder))
-	})
+	slices.SortFunc(all, Conflict.compare)
 	return all
+}
+
+// ConflictsSince returns the conflicts that last did not have, and those that only last had.
+func (s *State) ConflictsSince(last *State) (came, went []Conflict) {
+	if last == nil {
+		return s.Conflicts(), nil
+	}
+	for c := range model.Changes(last.contested, s.contested) {
+		var before, now []Conflict
+		if c.HasOld {
+			before = c.Old.conflicts(&c.Key)
+		}
+		if c.HasNew {
+			now = c.New.conflicts(&c.Key)
+		}
+		came = append(came, without(now, before)...)
+		went = append(went, without(before, now)...)
+	}
+	return came, went
+}
+
+// without returns the conflicts that are in the first list only.
+func without(list, others []Conflict) []Conflict {
+	return slices.DeleteFunc(slices.Clone(list), func(c Conflict) bool { return slices.Contains(others, c) })
+}
+
+// conflicts returns the conflicts about one key.
+func (c *claimants) conflicts(k *key) []Conflict {
+	var all []Conflict
+	for _, loser := range c.claims[1:] {
+		all = append(all, Conflict{Address: k.String(), Holder: c.claims[0].claim.service.Name, Loser: loser.claim.service.Name})
+	}
+	return all
+}
+
+// compare orders conflicts by address.
+func (c Conflict) compare(o Conflict) int {
+	return cmp.Or(cmp.Compare(c.Address, o.Address), c.Loser.Compare(o.Loser), c.Holder.Compare(o.Holder))
 }
 
 // Services returns the number of Services that are programmed.

@@ -9,9 +9,13 @@ import (
 )
 
 // A recollection is where endpoints have their places in the kernel.
-type recollection map[recallKey][]netip.AddrPort
+type recollection struct {
+	lists map[recallKey][]netip.AddrPort
+	// owners has the comments of front ends: whose they are.
+	owners map[recallKey]string
+}
 
-// A recallKey is a map of endpoints with a front end in it.
+// A recallKey is a set or map with a front end in it.
 type recallKey struct {
 	family nft.Family
 	set    string
@@ -24,9 +28,15 @@ const maxRecalled = 1 << 16
 // Recall returns a State that knows nothing but where the endpoints have their places in the kernel,
 // for the first Compile after a Load: what is right already then stays untouched.
 func Recall(tables []nft.Table) *State {
-	r := recollection{}
+	r := recollection{lists: map[recallKey][]netip.AddrPort{}, owners: map[recallKey]string{}}
 	for i := range tables {
 		t := &tables[i]
+		for _, set := range []string{setServices, setNodePorts, setAffinityServices, setAffinityLocals} {
+			for j := range t.Elements[set] {
+				e := &t.Elements[set][j]
+				r.owners[recallKey{t.Family, set, e.Key}] = e.Comment
+			}
+		}
 		for _, set := range []string{setEndpoints, setLocalEndpoints, setNodePortEnds, setNodePortLocals} {
 			for j := range t.Elements[set] {
 				e := &t.Elements[set][j]
@@ -62,38 +72,45 @@ func (r recollection) note(k recallKey, index uint32, ap netip.AddrPort) {
 	if index >= maxRecalled {
 		return
 	}
-	list := r[k]
+	list := r.lists[k]
 	for uint32(len(list)) <= index {
 		list = append(list, netip.AddrPort{})
 	}
 	list[index] = ap
-	r[k] = list
+	r.lists[k] = list
 }
 
-// places returns where the endpoints of a Service port are in the kernel. Any front end of the port
-// tells it: they have the same places.
+// places returns where the endpoints of a Service port are in the kernel. Any front end that the port
+// held tells it: they have the same places.
 func (r recollection) places(p *portCompiler, port *model.Port) lists {
-	if len(r) == 0 {
+	if len(r.lists) == 0 {
 		return lists{}
+	}
+	comment := p.comment(port)
+	list := func(owners, set string, k key) []netip.AddrPort {
+		if front := k.value(); r.owners[recallKey{p.family, owners, front}] == comment {
+			return r.lists[recallKey{p.family, set, front}]
+		}
+		return nil
 	}
 	memory := p.memory(port)
 	l := lists{
-		cluster: r[recallKey{p.family, setAffinitySlots, memory.value()}],
-		local:   r[recallKey{p.family, setAffinityLSlots, memory.value()}],
+		cluster: list(setAffinityServices, setAffinitySlots, memory),
+		local:   list(setAffinityLocals, setAffinityLSlots, memory),
 	}
 	if p.service.InternalLocal {
-		l.local = longest(l.local, r[recallKey{p.family, setEndpoints, memory.value()}])
+		l.local = longest(l.local, list(setServices, setEndpoints, memory))
 	} else {
-		l.cluster = longest(l.cluster, r[recallKey{p.family, setEndpoints, memory.value()}])
+		l.cluster = longest(l.cluster, list(setServices, setEndpoints, memory))
 	}
 	for _, a := range p.external {
 		front := p.front(a, port.Protocol, port.Port)
-		l.cluster = longest(l.cluster, r[recallKey{p.family, setEndpoints, front.value()}])
-		l.local = longest(l.local, r[recallKey{p.family, setLocalEndpoints, front.value()}])
+		l.cluster = longest(l.cluster, list(setServices, setEndpoints, front))
+		l.local = longest(l.local, list(setServices, setLocalEndpoints, front))
 	}
 	front := p.front(netip.Addr{}, port.Protocol, port.NodePort)
-	l.cluster = longest(l.cluster, r[recallKey{p.family, setNodePortEnds, front.value()}])
-	l.local = longest(l.local, r[recallKey{p.family, setNodePortLocals, front.value()}])
+	l.cluster = longest(l.cluster, list(setNodePorts, setNodePortEnds, front))
+	l.local = longest(l.local, list(setNodePorts, setNodePortLocals, front))
 	return l
 }
 

@@ -121,7 +121,7 @@ func (p *portCompiler) compile(port *model.Port, last places) {
 	exposed := port.NodePort != 0 || len(p.external) > 0
 
 	template := claim{
-		service: s, port: port.Name, comment: nft.ClipComment(s.Name.String() + ":" + port.Name),
+		service: s, port: port.Name, comment: p.comment(port),
 		affinity: s.Affinity, memory: memory,
 	}
 	front := func(addr netip.Addr, number uint16) key { return p.front(addr, port.Protocol, number) }
@@ -191,6 +191,11 @@ func (p *portCompiler) memory(port *model.Port) key {
 	k := p.front(p.clusterIP, port.Protocol, port.Port)
 	k.kind = keyAffinity
 	return k
+}
+
+// comment returns what tells people whose the elements of a port are: namespace/name:port.
+func (p *portCompiler) comment(port *model.Port) string {
+	return nft.ClipComment(p.service.Name.String() + ":" + port.Name)
 }
 
 // refusal returns what becomes of packets for a front end without endpoints to go to.

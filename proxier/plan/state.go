@@ -24,7 +24,7 @@ type State struct {
 	// balancers counts the claims that need a chain. Those that are prepared are not in it.
 	balancers map[balancer]int
 	// contested are the front ends that more than one Service claims.
-	contested model.Map[key, struct{}]
+	contested model.Map[key, *claimants]
 	// checked are the Services that have a health check node port.
 	checked model.Map[model.Name, *unit]
 	// counts are numbers of what there is, by family.
@@ -86,7 +86,7 @@ type editor struct {
 	last      *State
 	units     *model.Edit[model.Name, *unit]
 	claims    *model.Edit[key, *claimants]
-	contested *model.Edit[key, struct{}]
+	contested *model.Edit[key, *claimants]
 	checked   *model.Edit[model.Name, *unit]
 	counts    familyCounts
 	// delta is how the numbers of claims that need a chain change.
@@ -135,11 +135,7 @@ func (e *editor) put(c keyedClaim) {
 	i, _ := slices.BinarySearchFunc(claims, c, func(a, b keyedClaim) int { return compareClaims(a.claim, b.claim) })
 	e.counts.addHolder(claims, -1)
 	claims = slices.Insert(slices.Clone(claims), i, c)
-	e.counts.addHolder(claims, 1)
-	e.claims.Set(c.key, &claimants{claims})
-	if len(claims) > 1 && c.key.kind == keyFrontEnd {
-		e.contested.Set(c.key, struct{}{})
-	}
+	e.claim(c.key, claims)
 	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]++ })
 }
 
@@ -151,15 +147,22 @@ func (e *editor) drop(c keyedClaim) {
 	}
 	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]-- })
 	e.counts.addHolder(old.claims, -1)
-	if len(old.claims) == 1 {
-		e.claims.Delete(c.key)
-		return
-	}
-	claims := slices.DeleteFunc(slices.Clone(old.claims), func(o keyedClaim) bool { return o.claim == c.claim })
+	e.claim(c.key, slices.DeleteFunc(slices.Clone(old.claims), func(o keyedClaim) bool { return o.claim == c.claim }))
+}
+
+// claim notes all claims of a key.
+func (e *editor) claim(k key, claims []keyedClaim) {
 	e.counts.addHolder(claims, 1)
-	e.claims.Set(c.key, &claimants{claims})
-	if len(claims) == 1 {
-		e.contested.Delete(c.key)
+	all := &claimants{claims}
+	if len(claims) > 0 {
+		e.claims.Set(k, all)
+	} else {
+		e.claims.Delete(k)
+	}
+	if len(claims) > 1 && k.kind == keyFrontEnd {
+		e.contested.Set(k, all)
+	} else {
+		e.contested.Delete(k)
 	}
 }
 

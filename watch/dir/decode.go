@@ -163,7 +163,8 @@ func kindOf(name string) (kind, bool) {
 		}}, true
 	case "Endpoints":
 		return kind{"v1", true, func(e *entry, text []byte) {
-			e.endpoints = read[v1.Endpoints](e, text, objects.FromEndpoints) //nolint:staticcheck // old, yet in use
+			//lint:ignore SA1019 old, yet in use
+			e.endpoints = read[v1.Endpoints](e, text, objects.FromEndpoints)
 		}}, true
 	case "Node":
 		return kind{"v1", false, func(e *entry, text []byte) {

@@ -21,8 +21,12 @@ func TestProcess(t *testing.T) {
 	a := netip.MustParseAddr
 	links := []link{{1, "lo", "device"}, {2, "eth0", "veth"}, {3, "veth12", "veth"}, {4, "x", "vxlan"}}
 	got := process(links, []address{
-		{link: 3, addr: a("10.1.0.1")}, {link: 1, addr: a("127.0.0.1")}, {link: 2, addr: a("192.0.2.2")},
-		{link: 2, addr: a("192.0.2.1")}, {link: 2, addr: a("2001:db8::1"), unusable: true}, {link: 4, addr: a("10.2.0.0")},
+		{link: 3, addr: a("10.1.0.1")},
+		{link: 1, addr: a("127.0.0.1")},
+		{link: 2, addr: a("192.0.2.2")},
+		{link: 2, addr: a("192.0.2.1")},
+		{link: 2, addr: a("2001:db8::1"), unusable: true},
+		{link: 4, addr: a("10.2.0.0")},
 		{link: 2},
 	})
 	want := []watch.Address{

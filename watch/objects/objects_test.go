@@ -332,6 +332,7 @@ func TestFromSliceNotServed(t *testing.T) {
 }
 
 func TestFromEndpoints(t *testing.T) {
+	//lint:ignore SA1019 old, yet in use
 	s, found, ok := FromEndpoints(parse[v1.Endpoints](t, "metadata: {name: web, namespace: ns}\nsubsets: [{addresses: [{ip: 10.0.0.1, nodeName: 'n'}, {ip: 'fd00::1'}, {ip: 127.0.0.1}], notReadyAddresses: [{ip: 10.0.0.2}], ports: [{port: 8080}]}, {addresses: [{ip: 10.0.0.3}], ports: [{name: b, port: 1, protocol: UDP}]}]"))
 	name := model.Name{Namespace: "ns", Name: "web"}
 	want := &Slice{Name: name, Service: name, Subsets: []Subset{
@@ -346,6 +347,7 @@ func TestFromEndpoints(t *testing.T) {
 		t.Errorf("FromEndpoints, %t (-want +got):\n%s", ok, diff)
 	}
 	checkFaults(t, found, []string{"subsets[0].addresses[2].ip: loopback"})
+	//lint:ignore SA1019 old, yet in use
 	s, _, ok = FromEndpoints(parse[v1.Endpoints](t, "metadata: {name: web, labels: {endpointslice.kubernetes.io/skip-mirror: 'true'}}"))
 	if s != nil || !ok {
 		t.Errorf("FromEndpoints with skip-mirror = %v, %t; want nil, true", s, ok)

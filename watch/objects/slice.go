@@ -199,7 +199,9 @@ func hints(h *discovery.EndpointHints) *model.Hints {
 //
 // Unlike that controller it does not leave out those of Services with a selector: where there are
 // Endpoints and no slice, no controller made the slices, and the endpoints are better than none.
-func FromEndpoints(e *v1.Endpoints) (slice *Slice, found []Fault, ok bool) { //nolint:staticcheck // old, yet in use
+//
+//lint:ignore SA1019 old, yet in use
+func FromEndpoints(e *v1.Endpoints) (slice *Slice, found []Fault, ok bool) {
 	var f faults
 	name, ok := f.nameOf(e.Namespace, e.Name)
 	if !ok {
