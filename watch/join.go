@@ -27,7 +27,7 @@ type joiner struct {
 	cfg   Config
 	parts []Part
 	// slices are the slices of each Service, of all parts.
-	slices map[model.Name]map[sliceKey]*objects.Slice
+	slices map[model.Name][]heldSlice
 	// touched are the Services to make again.
 	touched map[model.Name]struct{}
 	// triggered are the trigger times of the slices that changed since the last snapshot.
@@ -35,17 +35,17 @@ type joiner struct {
 	last      model.Snapshot
 }
 
-// A sliceKey names a slice of a part.
-type sliceKey struct {
-	part int
-	name model.Name
+// A heldSlice is a slice of a part.
+type heldSlice struct {
+	part  int
+	slice *objects.Slice
 }
 
 func newJoiner(cfg Config, parts int) *joiner {
 	return &joiner{
 		cfg:     cfg,
 		parts:   make([]Part, parts),
-		slices:  map[model.Name]map[sliceKey]*objects.Slice{},
+		slices:  map[model.Name][]heldSlice{},
 		touched: map[model.Name]struct{}{},
 	}
 }
@@ -61,21 +61,16 @@ func (j *joiner) set(i int, p Part) {
 		j.touched[c.Key] = struct{}{}
 	}
 	for c := range model.Changes(old.Slices, p.Slices) {
-		key := sliceKey{i, c.Key}
 		if c.HasOld {
-			delete(j.slices[c.Old.Service], key)
-			if len(j.slices[c.Old.Service]) == 0 {
+			held := heldSlice{i, c.Old}
+			of := slices.DeleteFunc(j.slices[c.Old.Service], func(h heldSlice) bool { return h == held })
+			if j.slices[c.Old.Service] = of; len(of) == 0 {
 				delete(j.slices, c.Old.Service)
 			}
 			j.touched[c.Old.Service] = struct{}{}
 		}
 		if c.HasNew {
-			of := j.slices[c.New.Service]
-			if of == nil {
-				of = map[sliceKey]*objects.Slice{}
-				j.slices[c.New.Service] = of
-			}
-			of[key] = c.New
+			j.slices[c.New.Service] = append(j.slices[c.New.Service], heldSlice{i, c.New})
 			j.touched[c.New.Service] = struct{}{}
 			if c.New.Triggered.After(j.cfg.Since) && (!c.HasOld || !c.New.SameEndpoints(c.Old)) {
 				j.triggered = append(j.triggered, c.New.Triggered)
@@ -129,7 +124,8 @@ func (j *joiner) services() model.Map[model.Name, *model.Service] {
 		}
 		edit.Set(name, joined)
 	}
-	clear(j.touched)
+	// A new map: that of the first snapshot is as large as the cluster.
+	j.touched = map[model.Name]struct{}{}
 	return edit.Map()
 }
 
@@ -144,20 +140,16 @@ func (j *joiner) slicesOf(name model.Name) []*objects.Slice {
 		}
 		return []*objects.Slice{e}
 	}
-	keys := make([]sliceKey, 0, len(of))
-	for key := range of {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b sliceKey) int {
-		if c := a.name.Compare(b.name); c != 0 {
+	slices.SortFunc(of, func(a, b heldSlice) int {
+		if c := a.slice.Name.Compare(b.slice.Name); c != 0 {
 			return c
 		}
 		return a.part - b.part
 	})
-	out := make([]*objects.Slice, 0, len(keys))
-	for i, key := range keys {
-		if i == 0 || key.name != keys[i-1].name {
-			out = append(out, of[key])
+	out := make([]*objects.Slice, 0, len(of))
+	for i, h := range of {
+		if i == 0 || h.slice.Name != of[i-1].slice.Name {
+			out = append(out, h.slice)
 		}
 	}
 	return out
