@@ -25,6 +25,7 @@ func mayImport() map[string][]string {
 		kubeAll = "k8s.io/..."
 		sys     = "golang.org/x/sys/unix"
 		group   = "golang.org/x/sync/errgroup"
+		prom    = "github.com/prometheus/client_golang/prometheus/..."
 	)
 	return map[string][]string{
 		"nft":                      nil,
@@ -37,18 +38,25 @@ func mayImport() map[string][]string {
 		"proxier":                  {"nft", "proxier/model", "proxier/plan", zap},
 		"proxier/conntrack":        {"nft", "proxier", "proxier/model", zap},
 		"proxier/conntrack/kernel": {"nft", "proxier/conntrack", sys, "github.com/mdlayher/netlink"},
+		"proxier/events":           {"proxier/model", zap},
+		"proxier/health":           {"nft", "proxier/events", "proxier/model", "proxier/plan", zap},
+		"proxier/metrics":          {"nft", "proxier", "proxier/model", "proxier/plan", prom},
+		"proxier/status":           {"proxier", "proxier/model", zap},
+		"watch/cluster":            {"proxier/events", "proxier/model", prom, kubeAll},
 		"watch":                    {"proxier/model", "watch/objects", zap, group, kubeAll},
 		"watch/objects":            {"proxier/model", kubeAll},
 		"watch/dir":                {"watch", "watch/objects", "proxier/model", zap, kubeAll, "sigs.k8s.io/yaml/...", "go.yaml.in/yaml/...", "sigs.k8s.io/json", "github.com/fsnotify/fsnotify", group, sys},
 		"watch/kube":               {"watch", "watch/objects", "proxier/model", zap, kubeAll},
 		"watch/node":               {"watch", "proxier/model", zap, sys, "github.com/vishvananda/netlink/...", "github.com/vishvananda/netns"},
 		"cmd/nftproxy": {
+			"proxier/events", "proxier/health", "proxier/metrics", "proxier/status", "watch/cluster", prom,
 			"cmd/nftproxy/options", "proxier/host", "proxier/leftovers",
 			"nft", "nft/kernel", "proxier", "proxier/conntrack", "proxier/conntrack/kernel", "proxier/model", "proxier/plan", "watch", "watch/dir", "watch/kube", "watch/node",
 			zap, "go.uber.org/zap/zapcore", klog, "github.com/go-logr/zapr", "github.com/spf13/cobra", "github.com/spf13/pflag", "k8s.io/component-base/logs/api/v1", "k8s.io/client-go/...", group, sys,
 		},
 		"cmd/nftproxy/options": {kubeAll, "github.com/spf13/pflag", "sigs.k8s.io/yaml", "github.com/fsnotify/fsnotify"},
 		"proxier/host":         {sys},
+		"proxier/leftovers":    {sys, "github.com/mdlayher/netlink"},
 	}
 }
 

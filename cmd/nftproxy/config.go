@@ -42,6 +42,8 @@ type config struct {
 	NodeAddresses    []netip.Addr
 	Plan             plan.Config
 	AllowExternalIPs bool
+	// StandIn says that nftproxy stands in for kube-proxy, whose rules it removes on its first start.
+	StandIn bool
 	// SetHost has the sysctls and the OOM score set, as kube-proxy does.
 	SetHost bool
 	Socket  string
@@ -121,7 +123,7 @@ func (f *flags) config() (config, error) {
 		errs = append(errs, err)
 	}
 	errs = append(errs, checkSources(f.manifests, o.Config.ClientConnection.Kubeconfig, o.Master))
-	c := config{Options: o, Manifests: f.manifests, Socket: f.socket, AllowExternalIPs: o.AllowExternalIPs(), SetHost: f.setHost()}
+	c := config{Options: o, Manifests: f.manifests, Socket: f.socket, AllowExternalIPs: o.AllowExternalIPs(), StandIn: f.kubeProxy(), SetHost: f.setHost()}
 	c.Log = logConfig{Verbosity: int(o.Config.Logging.Verbosity), JSON: o.Config.Logging.Format == logs.JSONLogFormat}
 	c.Warnings = o.Warnings
 	var err error

@@ -183,16 +183,6 @@ while a daemon runs, which would make the tables again. It needs CAP_NET_ADMIN.`
 	})
 }
 
-// cleanupAll removes what is ours and what is kube-proxy's.
-func cleanupAll(stdout io.Writer) error {
-	lock, err := takeLock(lockName)
-	if err != nil {
-		return err
-	}
-	defer lock.Close()
-	return cleanup(stdout)
-}
-
 // cleanup deletes our tables and writes what they held to stdout.
 func cleanup(stdout io.Writer) error {
 	conn, err := kernel.Dial(kernel.Config{})

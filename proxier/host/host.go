@@ -18,8 +18,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mostEntries is the largest nf_conntrack_max that is asked for: a node with very many CPUs would
-// otherwise spend too much memory on the table.
+// mostEntries limits what a number of CPUs asks for: a node with very many would spend too much memory
+// on the table.
 const mostEntries = 1 << 20
 
 // Conntrack says how connections are to be tracked. What is zero is left as it is.
@@ -59,7 +59,10 @@ func (c Conntrack) Settings(cpus int) []Setting {
 	const netfilter = "proc/sys/net/netfilter/"
 	var settings []Setting
 	if c.MaxPerCore > 0 {
-		entries := min(max(c.Min, c.MaxPerCore*cpus), mostEntries)
+		entries := mostEntries
+		if scaled := c.MaxPerCore * cpus; scaled <= mostEntries {
+			entries = max(c.Min, scaled)
+		}
 		settings = append(settings,
 			Setting{Path: netfilter + "nf_conntrack_max", Value: entries},
 			// With fewer buckets the lists in them get long. Only the first network namespace can

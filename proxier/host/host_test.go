@@ -24,7 +24,7 @@ func TestSettings(t *testing.T) {
 		{"a small machine gets the minimum", Conntrack{MaxPerCore: 32768, Min: 131072}, 2, "net.netfilter.nf_conntrack_max=131072 /sys/module/nf_conntrack/parameters/hashsize=32768"},
 		{"a large machine gets more", Conntrack{MaxPerCore: 32768, Min: 131072}, 8, "net.netfilter.nf_conntrack_max=262144 /sys/module/nf_conntrack/parameters/hashsize=65536"},
 		{"a huge machine gets no more than a million", Conntrack{MaxPerCore: 32768, Min: 131072}, 256, "net.netfilter.nf_conntrack_max=1048576 /sys/module/nf_conntrack/parameters/hashsize=262144"},
-		{"the limit holds for the minimum", Conntrack{MaxPerCore: 1, Min: 2 << 20}, 1, "net.netfilter.nf_conntrack_max=1048576 /sys/module/nf_conntrack/parameters/hashsize=262144"},
+		{"a minimum that somebody asks for may be more", Conntrack{MaxPerCore: 1, Min: 2 << 20}, 1, "net.netfilter.nf_conntrack_max=2097152 /sys/module/nf_conntrack/parameters/hashsize=524288"},
 		{"kube-proxy's times", Conntrack{TCPEstablished: 24 * time.Hour, TCPCloseWait: time.Hour}, 1, "net.netfilter.nf_conntrack_tcp_timeout_established=86400 net.netfilter.nf_conntrack_tcp_timeout_close_wait=3600"},
 		{"all times", Conntrack{TCPBeLiberal: true, UDP: 10 * time.Second, UDPStream: time.Minute}, 1, "net.netfilter.nf_conntrack_tcp_be_liberal=1 net.netfilter.nf_conntrack_udp_timeout=10 net.netfilter.nf_conntrack_udp_timeout_stream=60"},
 	}

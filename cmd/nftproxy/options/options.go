@@ -120,7 +120,7 @@ func (o *Options) fromFlags() []error {
 func (o *Options) useFile(file proxyconfig.KubeProxyConfiguration) {
 	flags := o.Config
 	o.Config = file
-	if o.Given("hostname-override") {
+	if flags.HostnameOverride != "" {
 		o.Config.HostnameOverride = flags.HostnameOverride
 	}
 	l := &o.Config.Logging

@@ -1,0 +1,71 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"go.uber.org/zap"
+
+	"github.com/nftproxy/nftproxy/proxier/leftovers"
+	"github.com/nftproxy/nftproxy/proxier/plan"
+)
+
+// takeOver returns the task that removes the rules of kube-proxy once ours are in place, so that no
+// connection is lost. There is nothing to do unless nftproxy stands in for kube-proxy, or if ours
+// were there before: then this is no first start. It must be called before the engine runs.
+func takeOver(cfg config, synced <-chan struct{}, log *zap.Logger) (func(context.Context) error, error) {
+	ours, err := leftovers.Exist(leftovers.Config{}, plan.TableName)
+	if err != nil {
+		return nil, fmt.Errorf("look for our tables: %w", err)
+	}
+	return func(ctx context.Context) error {
+		if ours || !cfg.StandIn {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-synced:
+		}
+		report, err := leftovers.Remove(leftovers.Config{})
+		if err != nil {
+			// Ours work beside them, as they did until now, if with surprises once a Service changes.
+			log.Error("the rules of kube-proxy stay; remove them with `nftproxy run --cleanup`, which removes ours too, and start again", zap.Error(err))
+		}
+		for _, r := range report.Removed {
+			log.Info("removed what kube-proxy left", zap.String("what", r))
+		}
+		for _, k := range append(report.Kept, leftovers.Advice("/proc")...) {
+			log.Warn(k)
+		}
+		return nil
+	}, nil
+}
+
+// cleanupAll removes what is ours and what kube-proxy left, and writes to stdout what that was.
+func cleanupAll(stdout io.Writer) error {
+	lock, err := takeLock(lockName)
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	if err := cleanup(stdout); err != nil {
+		return err
+	}
+	report, err := leftovers.Remove(leftovers.Config{})
+	if err != nil {
+		return err
+	}
+	for _, r := range report.Removed {
+		if _, err := fmt.Fprintln(stdout, "deleted of kube-proxy:", r); err != nil {
+			return fmt.Errorf("write what was deleted: %w", err)
+		}
+	}
+	for _, k := range append(report.Kept, leftovers.Advice("/proc")...) {
+		if _, err := fmt.Fprintln(stdout, "not deleted:", k); err != nil {
+			return fmt.Errorf("write what was not deleted: %w", err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,39 @@
+package leftovers
+
+import (
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+)
+
+// ipvsDevice is the interface that holds the addresses of Services in the mode ipvs.
+const ipvsDevice = "kube-ipvs0"
+
+// Advice returns what kube-proxy may have left that Remove does not reach, and what to run instead: a
+// sentence each. proc is where the proc file system is.
+func Advice(proc string) []string {
+	var advice []string
+	for _, f := range []struct{ file, command string }{{"ip_tables_names", "iptables"}, {"ip6_tables_names", "ip6tables"}} {
+		if tables := legacyTables(filepath.Join(proc, "net", f.file)); len(tables) > 0 {
+			advice = append(advice, f.command+"-legacy has tables here ("+strings.Join(tables, ", ")+"), which cannot be reached from nf_tables. If `"+
+				f.command+"-legacy-save | grep KUBE-SERVICES` prints something they hold rules of kube-proxy, which go before ours: run `kube-proxy --cleanup` with the image that made them")
+		}
+	}
+	if _, err := net.InterfaceByName(ipvsDevice); err == nil {
+		advice = append(advice, "kube-proxy's interface "+ipvsDevice+" is here, from its mode ipvs: remove it, and the virtual servers, "+
+			"with `kube-proxy --cleanup`, or with `ip link delete "+ipvsDevice+"` and `ipvsadm --clear`, which removes all virtual servers")
+	}
+	return advice
+}
+
+// legacyTables returns the tables that iptables-legacy has and kube-proxy would use.
+func legacyTables(file string) []string {
+	b, err := os.ReadFile(file)
+	if err != nil {
+		// Without the modules of iptables-legacy there is no such file.
+		return nil
+	}
+	return slices.DeleteFunc(strings.Fields(string(b)), func(name string) bool { return !table{name: name}.compatible() })
+}
