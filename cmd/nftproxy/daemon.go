@@ -57,11 +57,13 @@ It needs CAP_NET_ADMIN. One daemon runs in a network namespace.`, `
 
 // runDaemon is the daemon: sources -> hub -> engine -> kernel, until the context ends.
 func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
-	log, err := newLog(cfg.Log, stderr)
+	log, verbosity, err := newLeveledLog(cfg.Log, stderr)
 	if err != nil {
 		return err
 	}
-	from, _, err := sources(cfg, log)
+	cfg.Plan.DisableIPv6 = !hasIPv6("/proc")
+	observer := newObserver(cfg, log, verbosity)
+	from, client, err := sources(cfg, log)
 	if err != nil {
 		return err
 	}
@@ -70,7 +72,6 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 		return err
 	}
 	defer lock.Close()
-	cfg.Plan.DisableIPv6 = !hasIPv6("/proc")
 	logConfiguration(log, cfg)
 	if cfg.SetHost {
 		setOOMScore(cfg, log)
@@ -85,10 +86,15 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	}
 	defer conn.Close()
 	hub := watch.NewHub(
-		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs}, from...)
+		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs, Queued: observer.queued}, from...)
 	engine := proxier.New(cfg.Plan, conn, log)
 	synced := firstSync(engine)
-	clean, err := cleanConntrack(engine, log, nil)
+	inherit, err := takeOver(cfg, synced, log)
+	if err != nil {
+		return err
+	}
+	observer.observe(engine, hub)
+	clean, err := cleanConntrack(engine, log, observer.passed)
 	if err != nil {
 		return err
 	}
@@ -98,10 +104,14 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	}
 
 	group, running := errgroup.WithContext(ctx)
+	if err := observer.run(running, client, group.Go); err != nil {
+		return err
+	}
 	group.Go(func() error { return hub.Run(running) })
 	group.Go(func() error { return engine.Run(running, hub.Snapshots()) })
 	group.Go(func() error { return server.run(running) })
 	group.Go(func() error { return cfg.Options.Watch(running) })
+	group.Go(func() error { return inherit(running) })
 	group.Go(func() error { return clean(running) })
 	group.Go(func() error { return watchForeign(running, synced, conn, engine, log) })
 	return wait(ctx, group, log)

@@ -22,21 +22,35 @@ type logConfig struct {
 // newLog returns a log that writes to w, and sends there what the Kubernetes libraries log through
 // klog.
 func newLog(c logConfig, w io.Writer) (*zap.Logger, error) {
+	log, _, err := newLeveledLog(c, w)
+	return log, err
+}
+
+// newLeveledLog is newLog, and returns what sets the verbosity later, too.
+func newLeveledLog(c logConfig, w io.Writer) (*zap.Logger, func(string) error, error) {
 	encoder := zap.NewProductionEncoderConfig()
 	encoder.EncodeTime = zapcore.ISO8601TimeEncoder
 	encode := zapcore.NewConsoleEncoder
 	if c.JSON {
 		encode = zapcore.NewJSONEncoder
 	}
-	// logr's V(n) is zap's level -n.
-	level := zapcore.Level(-min(c.Verbosity, 100))
+	level := zap.NewAtomicLevel()
 	log := zap.New(zapcore.NewCore(encode(encoder), zapcore.Lock(zapcore.AddSync(w)), level))
 
-	set := flag.NewFlagSet("klog", flag.ContinueOnError)
-	klog.InitFlags(set)
-	if err := set.Set("v", strconv.Itoa(c.Verbosity)); err != nil {
-		return nil, fmt.Errorf("set the verbosity of klog: %w", err)
+	flags := flag.NewFlagSet("klog", flag.ContinueOnError)
+	klog.InitFlags(flags)
+	set := func(v string) error {
+		verbosity, err := strconv.ParseUint(v, 10, 31)
+		if err != nil {
+			return fmt.Errorf("%q is no verbosity", v)
+		}
+		// logr's V(n) is zap's level -n.
+		level.SetLevel(zapcore.Level(-min(int(verbosity), 100)))
+		return flags.Set("v", v)
+	}
+	if err := set(strconv.Itoa(c.Verbosity)); err != nil {
+		return nil, nil, fmt.Errorf("set the verbosity of klog: %w", err)
 	}
 	klog.SetLogger(zapr.NewLogger(log))
-	return log, nil
+	return log, set, nil
 }

@@ -1,5 +1,5 @@
-// Package report tells the cluster of this node, and Prometheus of the requests to the API server.
-package report
+// Package cluster tells the cluster of this node, and Prometheus of the requests to the API server.
+package cluster
 
 import (
 	"context"
