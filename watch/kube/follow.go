@@ -43,8 +43,8 @@ type retry struct {
 // neither does a server that is back wait long for its nodes, nor do they bury it.
 func defaultRetry() retry {
 	return retry{
-		backoff: wait.Backoff{Duration: 800 * time.Millisecond, Factor: 2, Jitter: 0.5, Steps: 100, Cap: 10 * time.Second},
-		reset:   2 * time.Minute,
+		backoff: wait.Backoff{Duration: 800 * time.Millisecond, Factor: 1.5, Jitter: 0.5, Steps: 100, Cap: 10 * time.Second},
+		reset:   30 * time.Second,
 		absent:  5 * time.Minute,
 	}
 }
