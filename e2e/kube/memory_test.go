@@ -16,9 +16,9 @@ import (
 
 // The size of the cluster of TestMemory.
 const (
-	manyServices     = 10000
-	endpointsOfEach  = 10
-	settlingForBytes = 20 * time.Second
+	manyServices    = 10000
+	endpointsOfEach = 10
+	changes         = 20
 )
 
 // TestMemory runs nftproxy and kube-proxy beside each other on a cluster with many Services, which are
@@ -48,7 +48,18 @@ func TestMemory(t *testing.T) {
 	t.Logf("nftproxy has programmed %d Services: %s", manyServices, memoryOf(t, ours.p))
 	waitFor(t, kubeProxy, "kube-proxy", func() string { return theirs.lists("kube-proxy", "service-ips") })
 	t.Logf("kube-proxy has programmed %d Services: %s", manyServices, memoryOf(t, kubeProxy))
-	time.Sleep(settlingForBytes)
+	// Endpoints come and go, as they do.
+	for i := range changes {
+		patch := fmt.Sprintf(`{"endpoints": [{"addresses": ["10.0.3.%d"], "nodeName": "node-2"}]}`, i+1)
+		if err := c.Do(t.Context(), "PATCH", fmt.Sprintf("/apis/discovery.k8s.io/v1/namespaces/default/endpointslices/service-%05d", i*100),
+			"application/merge-patch+json", []byte(patch), nil); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Second)
+	}
+	last := fmt.Sprintf(" 10.0.3.%d ", changes)
+	waitFor(t, ours.p, "nftproxy", func() string { return ours.holds("nftproxy", last) })
+	waitFor(t, kubeProxy, "kube-proxy", func() string { return theirs.holds("kube-proxy", last) })
 
 	we, they := memoryOf(t, ours.p), memoryOf(t, kubeProxy)
 	t.Logf("nftproxy: %s; kube-proxy: %s; ratio: %.2f steady, %.2f peak", we, they,
@@ -155,6 +166,15 @@ func (b *bare) lists(table, name string) string {
 	out, err := b.node.Output(exec.Command("nft", "list", "map", "ip", table, name))
 	if n := strings.Count(out, " : goto "); err != nil || n < manyServices {
 		return fmt.Sprintf("%d Services, %v", n, err)
+	}
+	return ""
+}
+
+// holds says what is missing unless a table has a text.
+func (b *bare) holds(table, text string) string {
+	out, err := b.node.Output(exec.Command("nft", "list", "table", "ip", table))
+	if err != nil || !strings.Contains(out, text) {
+		return fmt.Sprintf("no%sin table %s: %v", text, table, err)
 	}
 	return ""
 }
