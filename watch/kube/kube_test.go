@@ -84,7 +84,8 @@ func show(p watch.Part) string {
 		lines = append(lines, text)
 	}
 	for name, n := range p.Nodes.All() {
-		lines = append(lines, fmt.Sprintf("node %s in %s", name, n.Model.Zone))
+		known := map[bool]string{true: "", false: ", which is gone"}[n.Model.Known]
+		lines = append(lines, fmt.Sprintf("node %s in %s%s", name, n.Model.Zone, known))
 	}
 	for name, c := range p.ServiceCIDRs.All() {
 		lines = append(lines, fmt.Sprintf("cidr %s %v", name, c.Prefixes))
@@ -353,7 +354,7 @@ func TestRunServerAway(t *testing.T) {
 				s.forget()
 			}
 			s.back()
-			f.shows("node n in z", "service a [10.96.0.9]", "slice a2 of a 10.0.0.2")
+			f.shows("node n in z, which is gone", "service a [10.96.0.9]", "slice a2 of a 10.0.0.2")
 		})
 	}
 }
@@ -402,7 +403,12 @@ func TestRunNode(t *testing.T) {
 	f.shows("node n in z")
 	s.delete(node("z"))
 	s.apply(cidr("k", "10.96.0.0/16"))
-	f.shows("cidr k [10.96.0.0/16]", "node n in z")
+	f.shows("cidr k [10.96.0.0/16]", "node n in z, which is gone")
+	s.forget() // So that all is listed again.
+	s.breakWatches()
+	s.apply(cidr("k", "10.97.0.0/16"))
+	f.shows("cidr k [10.97.0.0/16]", "node n in z, which is gone")
+	s.apply(cidr("k", "10.96.0.0/16"))
 	s.apply(node("y"))
 	f.shows("cidr k [10.96.0.0/16]", "node n in y")
 }

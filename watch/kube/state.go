@@ -67,9 +67,19 @@ func newState(node string, needPodCIDRs bool) *state {
 	s.services.same, s.nodes.same, s.cidrs.same = same[objects.Service], same[objects.Node], same[objects.ServiceCIDR]
 	s.slices.same = (*objects.Slice).SameEndpoints
 	s.services.intern, s.slices.intern = s.intern.service, s.intern.slice
-	// A Node that is gone while we run on it will be back: kubelet registers again.
-	s.nodes.keep = true
+	s.nodes.left = unknown
 	return s
+}
+
+// unknown returns what stays of a Node that is gone: all but that it is known. While we run on it it
+// will be back, as kubelet registers it again.
+func unknown(n *objects.Node) *objects.Node {
+	if !n.Model.Known {
+		return n
+	}
+	out := *n
+	out.Model.Known = false
+	return &out
 }
 
 // same reports whether two values say the same.

@@ -28,8 +28,8 @@ type store[O any, K comparable, V any] struct {
 	same func(a, b *V) bool
 	// compare orders keys.
 	compare func(a, b K) int
-	// keep says that objects that are gone stay.
-	keep bool
+	// left returns what stays of an object that is gone; nil for nothing.
+	left func(*V) *V
 
 	// The rest is guarded by state.mu.
 
@@ -47,7 +47,7 @@ type cutObject[K comparable, V any] struct {
 // newStore returns an empty store.
 func newStore[O any, K comparable, V any](p *progress, kind string, cut func(O) (K, *V, []objects.Fault)) *store[O, K, V] {
 	return &store[O, K, V]{
-		progress: p, kind: kind, cut: cut, intern: func(*V) {},
+		progress: p, kind: kind, cut: cut, intern: func(*V) {}, left: func(*V) *V { return nil },
 		edit: model.Map[K, *V]{}.Edit(), faults: map[K][]objects.Fault{},
 	}
 }
@@ -157,13 +157,17 @@ func (s *store[O, K, V]) Resync() error { return nil }
 
 // set takes what an object says now, and signals if that is news.
 func (s *store[O, K, V]) set(c *cutObject[K, V]) {
+	value := c.value
 	have, ok := s.edit.Get(c.key)
+	if value == nil && ok {
+		value = s.left(have)
+	}
 	switch {
-	case c.value != nil && have != c.value:
-		s.edit.Set(c.key, c.value)
-		s.state.signal()
-	case c.value == nil && ok && !s.keep:
+	case value == nil && ok:
 		s.edit.Delete(c.key)
+		s.state.signal()
+	case value != have:
+		s.edit.Set(c.key, value)
 		s.state.signal()
 	}
 	if slices.Equal(s.faults[c.key], c.faults) {
