@@ -45,6 +45,10 @@ var shared struct {
 
 // TestMain gives the tests what they share and takes it away.
 func TestMain(m *testing.M) {
+	if root := os.Getenv(containerRoot); root != "" {
+		fmt.Fprintln(os.Stderr, becomeContainer(root, os.Getenv(containerPrivileged) == "yes"))
+		os.Exit(1)
+	}
 	os.Exit(runAll(m))
 }
 
