@@ -71,7 +71,10 @@ func clientConfig(cfg config) (*rest.Config, error) {
 	}
 	c.ContentType, c.AcceptContentTypes = connection.ContentType, connection.AcceptContentTypes
 	if c.AcceptContentTypes == "" {
-		c.AcceptContentTypes = c.ContentType + ",application/json"
+		c.AcceptContentTypes = c.ContentType
+		if c.ContentType != "application/json" {
+			c.AcceptContentTypes += ",application/json"
+		}
 	}
 	c.QPS, c.Burst = connection.QPS, int(connection.Burst)
 	c.UserAgent = "nftproxy/" + thisBuild().Version
