@@ -273,19 +273,19 @@ func TestRunDenied(t *testing.T) {
 		want     []string
 	}{
 		{"services", http.StatusForbidden, []string{
-			`! kubernetes: services: the API server denies them (RBAC: get, list and watch are needed): services is forbidden: User "us" cannot list resource "services"; nothing is programmed before all services are known`, "waiting",
+			`! kubernetes: services: the API server denies them (RBAC: list and watch are needed): services is forbidden: User "us" cannot list resource "services"; nothing is programmed before all services are known`, "waiting",
 		}},
 		{"endpointslices", http.StatusForbidden, []string{
-			`! kubernetes: endpointslices.discovery.k8s.io: the API server denies them (RBAC: get, list and watch are needed): endpointslices.discovery.k8s.io is forbidden: User "us" cannot list resource "endpointslices.discovery.k8s.io"; nothing is programmed before all endpointslices.discovery.k8s.io are known`, "waiting",
+			`! kubernetes: endpointslices.discovery.k8s.io: the API server denies them (RBAC: list and watch are needed): endpointslices.discovery.k8s.io is forbidden: User "us" cannot list resource "endpointslices.discovery.k8s.io"; nothing is programmed before all endpointslices.discovery.k8s.io are known`, "waiting",
 		}},
 		{"nodes", http.StatusForbidden, []string{
-			`! kubernetes: nodes: the API server denies them (RBAC: get, list and watch are needed): nodes is forbidden: User "us" cannot list resource "nodes"; nothing is programmed before all nodes are known`, "waiting",
+			`! kubernetes: nodes: the API server denies them (RBAC: list and watch are needed): nodes is forbidden: User "us" cannot list resource "nodes"; nothing is programmed before all nodes are known`, "waiting",
 		}},
 		{"services", http.StatusServiceUnavailable, []string{
 			"! kubernetes: services: the server is currently unable to handle the request (list services); nothing is programmed before all services are known", "waiting",
 		}},
 		{"servicecidrs", http.StatusForbidden, slices.Concat(all[1:], []string{
-			`! kubernetes: servicecidrs.networking.k8s.io: the API server denies them (RBAC: get, list and watch are needed): servicecidrs.networking.k8s.io is forbidden: User "us" cannot list resource "servicecidrs.networking.k8s.io"; going on without`,
+			`! kubernetes: servicecidrs.networking.k8s.io: the API server denies them (RBAC: list and watch are needed): servicecidrs.networking.k8s.io is forbidden: User "us" cannot list resource "servicecidrs.networking.k8s.io"; going on without`,
 		})},
 		{"servicecidrs", http.StatusNotFound, slices.Concat(all[1:], []string{
 			"! kubernetes: servicecidrs.networking.k8s.io: the API server does not have them; going on without",

@@ -165,7 +165,7 @@ func (p *progress) failed(err error) {
 	case missing:
 		text = "the API server does not have them"
 	case apierrors.IsForbidden(err):
-		text = "the API server denies them (RBAC: get, list and watch are needed): " + text
+		text = "the API server denies them (RBAC: list and watch are needed): " + text
 	case apierrors.IsUnauthorized(err):
 		text = "the API server does not know who we are: " + text
 	}
