@@ -134,7 +134,7 @@ func (c *Cluster) StartAPI() (err error) {
 		"--tls-cert-file", file("server.crt"), "--tls-private-key-file", file("server.key"),
 		"--token-auth-file", file("tokens.csv"), "--authorization-mode=RBAC", "--anonymous-auth=false",
 		"--service-account-issuer=https://e2e", "--service-account-key-file", file("sa.key"), "--service-account-signing-key-file", file("sa.key"),
-		"--disable-admission-plugins=ServiceAccount",
+		"--disable-admission-plugins=ServiceAccount", "--allow-privileged",
 		"--service-cluster-ip-range=10.96.0.0/16,fd00:10:96::/112")
 	if err != nil {
 		return err

@@ -295,3 +295,32 @@ func confine() error {
 	}
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
+
+// TestKustomization has the API server check what kubectl makes of the directory, with the component and
+// without. What the DaemonSet alone is, TestDaemonSet checks without kubectl.
+func TestKustomization(t *testing.T) {
+	r := newRig(t)
+	if _, err := exec.LookPath("kubectl"); err != nil {
+		t.Skip("this test needs the program kubectl")
+	}
+	dir := t.TempDir()
+	if err := os.CopyFS(dir, os.DirFS(deployed)); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(dir, "kustomization.yaml")
+	plain := string(readFile(t, file))
+	with := strings.Replace(plain, "# components: [sysctls]", "components: [sysctls]", 1)
+	if with == plain {
+		t.Errorf("%s does not mention the component", file)
+	}
+	for _, text := range []string{plain, with} {
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		out, err := r.c.ns.Output(exec.Command("kubectl", "--kubeconfig", filepath.Join(r.c.dir, adminToken+".kubeconfig"),
+			"apply", "--dry-run=server", "--validate=strict", "-k", dir))
+		if err != nil || !strings.Contains(out, "daemonset.apps/nftproxy created (server dry run)") {
+			t.Errorf("kubectl apply --dry-run=server: %v\n%s", err, out)
+		}
+	}
+}
