@@ -95,5 +95,5 @@ setup:
 # A race detector needs a C compiler.
 .PHONY: setup-test
 setup-test:
-	@.tools/setup nft=nftables ip=iproute2 conntrack=conntrack tcpdump=tcpdump gcc=gcc git=git
+	@.tools/setup nft=nftables ip=iproute2 iptables-nft=iptables conntrack=conntrack tcpdump=tcpdump gcc=gcc git=git
 	@[ -e /usr/include/stdlib.h ] || .tools/setup missing-libc-headers=libc6-dev
