@@ -1,6 +1,7 @@
 package status
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +12,11 @@ import (
 	"go.uber.org/zap"
 )
 
-// retry is how long a Server waits before it tries again to listen; slow is how long it waits for a
-// request that a client began.
+// defaultRetry is how long a Server waits before it tries again to listen; slow is how long it waits
+// for a request that a client began.
 const (
-	retry = 5 * time.Second
-	slow  = 5 * time.Second
+	defaultRetry = 5 * time.Second
+	slow         = 5 * time.Second
 )
 
 // A Server answers on one address.
@@ -30,6 +31,8 @@ type Server struct {
 	// Failed is told when the server cannot listen, once; nil for nobody.
 	Failed func(error)
 	Log    *zap.Logger
+	// retry is how long to wait before trying again to listen; 0 for 5 seconds.
+	retry time.Duration
 }
 
 // Run answers until the context ends.
@@ -54,7 +57,7 @@ func (s *Server) Run(ctx context.Context) error {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(retry):
+		case <-time.After(cmp.Or(s.retry, defaultRetry)):
 		}
 	}
 }
