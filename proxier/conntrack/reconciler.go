@@ -19,11 +19,17 @@ const (
 	longestPause = 5 * time.Second
 )
 
+// fewFronts is up to how many front ends the kernel is asked for one by one: it passes over an entry five
+// times as fast as it hands it over.
+const fewFronts = 4
+
 // A Kernel holds the entries. Package proxier/conntrack/kernel is the real one.
 type Kernel interface {
 	// DeleteUDP deletes the UDP entries of a family and of the default zone that are stale, and returns
-	// their number. What it deletes is the entry that it asked about, never one that took its place.
-	DeleteUDP(ctx context.Context, f nft.Family, stale func(Entry) bool) (int, error)
+	// their number. What it deletes is the entry that it asked about, never one that took its place. If
+	// only is not empty, nothing else need be looked at than what was sent to these addresses and ports,
+	// or with an unspecified address to the port.
+	DeleteUDP(ctx context.Context, f nft.Family, only []netip.AddrPort, stale func(Entry) bool) (int, error)
 }
 
 // A Pass is one look at all entries of a family.
@@ -49,8 +55,9 @@ type Reconciler struct {
 	// The rest belongs to the goroutine of Run.
 
 	table *table
-	// dirty are the families that have to be looked at.
-	dirty    map[nft.Family]bool
+	// all are the families that have to be looked at, some the front ends.
+	all      map[nft.Family]bool
+	some     map[netip.AddrPort]bool
 	failures int
 }
 
@@ -71,7 +78,7 @@ func New(kernel Kernel, log *zap.Logger, passed func(Pass)) *Reconciler {
 	}
 	return &Reconciler{
 		kernel: kernel, log: log, passed: passed, wake: make(chan struct{}, 1),
-		table: newTable(), dirty: map[nft.Family]bool{},
+		table: newTable(), all: map[nft.Family]bool{}, some: map[netip.AddrPort]bool{},
 	}
 }
 
@@ -105,7 +112,7 @@ func (r *Reconciler) Run(ctx context.Context) error {
 			r.take()
 		case <-timer.C:
 		}
-		if len(r.dirty) == 0 {
+		if !r.dirty() {
 			continue
 		}
 		// A burst of changes of a large table must not keep a processor busy.
@@ -117,9 +124,12 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	}
 }
 
+// dirty reports whether there is something to look at.
+func (r *Reconciler) dirty() bool { return len(r.all)+len(r.some) > 0 }
+
 // wait returns how long to wait if nothing comes in.
 func (r *Reconciler) wait() time.Duration {
-	if len(r.dirty) == 0 {
+	if !r.dirty() {
 		return time.Hour
 	}
 	return min(lastRetry, firstRetry<<max(0, min(r.failures-1, 10)))
@@ -131,14 +141,39 @@ func (r *Reconciler) take() {
 	in := r.next
 	r.next.found, r.next.mended = nil, false
 	r.mu.Unlock()
-	node := in.sync.Snapshot.Node
-	addrs, all := in.sync.State.NodePortAddrs()
-	dirty := r.table.setLocal(localAddrs(addrs, all, node))
-	dirty = r.table.setServices(in.sync.Snapshot.Services) || dirty
-	dirty = r.table.found(in.found) || dirty
+	addrs, families := in.sync.State.NodePortAddrs()
+	all := r.table.setLocal(localAddrs(addrs, families, in.sync.Snapshot.Node)) || in.mended
+	dirty := append(r.table.setServices(in.sync.Snapshot.Services), r.table.found(in.found)...)
+	for _, front := range dirty {
+		r.some[front] = true
+	}
 	for _, f := range nft.Families() {
-		if (dirty || in.mended) && r.table.concerns(f) {
-			r.dirty[f] = true
+		if all && r.table.concerns(f) {
+			r.all[f] = true
+		}
+	}
+}
+
+// look returns what to look at in a family: nothing, some front ends, or with an empty list everything.
+func (r *Reconciler) look(f nft.Family) (only []netip.AddrPort, ok bool) {
+	for front := range r.some {
+		if family(front.Addr()) == f {
+			only = append(only, front)
+		}
+	}
+	ok = r.all[f] || len(only) > 0
+	if r.all[f] || len(only) > fewFronts {
+		only = nil
+	}
+	return only, ok
+}
+
+// looked notes that a family was looked at.
+func (r *Reconciler) looked(f nft.Family) {
+	delete(r.all, f)
+	for front := range r.some {
+		if family(front.Addr()) == f {
+			delete(r.some, front)
 		}
 	}
 }
@@ -147,11 +182,12 @@ func (r *Reconciler) take() {
 func (r *Reconciler) clean(ctx context.Context) (pause time.Duration) {
 	failed := false
 	for _, f := range nft.Families() {
-		if !r.dirty[f] {
+		only, ok := r.look(f)
+		if !ok {
 			continue
 		}
 		started := time.Now()
-		n, err := r.kernel.DeleteUDP(ctx, f, r.table.stale)
+		n, err := r.kernel.DeleteUDP(ctx, f, only, r.table.stale)
 		if ctx.Err() != nil {
 			return 0
 		}
@@ -166,7 +202,7 @@ func (r *Reconciler) clean(ctx context.Context) (pause time.Duration) {
 			r.log.Info("deleted stale conntrack entries", zap.Stringer("family", f), zap.Int("deleted", n), zap.Duration("took", p.Duration))
 		}
 		if err == nil {
-			delete(r.dirty, f)
+			r.looked(f)
 		}
 	}
 	if failed {

@@ -21,19 +21,23 @@ import (
 type memory struct {
 	entries []Entry
 	passes  []nft.Family
-	fail    int // how many passes fail from now on
+	only    [][]netip.AddrPort // of each pass
+	fail    int                // how many passes fail from now on
 }
 
 // DeleteUDP implements Kernel.
-func (m *memory) DeleteUDP(_ context.Context, f nft.Family, stale func(Entry) bool) (int, error) {
-	m.passes = append(m.passes, f)
+func (m *memory) DeleteUDP(_ context.Context, f nft.Family, only []netip.AddrPort, stale func(Entry) bool) (int, error) {
+	m.passes, m.only = append(m.passes, f), append(m.only, only)
 	if m.fail > 0 {
 		m.fail--
 		return 0, errors.New("out of memory")
 	}
 	before := len(m.entries)
 	m.entries = slices.DeleteFunc(m.entries, func(e Entry) bool {
-		return e.Destination.Addr().Is4() == (f == nft.IPv4) && stale(e)
+		asked := len(only) == 0 || slices.ContainsFunc(only, func(to netip.AddrPort) bool {
+			return to == e.Destination || to.Addr().IsUnspecified() && to.Port() == e.Destination.Port()
+		})
+		return family(e.Destination.Addr()) == f && asked && stale(e)
 	})
 	return before - len(m.entries), nil
 }
@@ -181,4 +185,25 @@ func TestReconcilerWhenToLook(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where little changed only that is looked for.
+func TestReconcilerLooksForWhatChanged(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		r := start(t, m, nil)
+		r.Observe(synced(dns(endpoints("10.1.0.1:53", "[fd00:1::1]:53")...)))
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		r.Observe(synced(dns(endpoints("[fd00:1::1]:53")...)))
+		time.Sleep(time.Millisecond)
+		synctest.Wait()
+		if len(m.only) != 3 || m.only[0] != nil || m.only[1] != nil || m.passes[2] != nft.IPv4 {
+			t.Fatalf("passes over %v for %v; want two for everything and one of IPv4", m.passes, m.only)
+		}
+		got := slices.SortedFunc(slices.Values(m.only[2]), netip.AddrPort.Compare)
+		if want := addrPorts("0.0.0.0:30053", "10.96.0.10:53", "192.0.2.53:53", "198.51.100.53:53"); !slices.Equal(got, want) {
+			t.Errorf("the last pass was over %v; want %v", got, want)
+		}
+	})
 }

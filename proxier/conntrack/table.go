@@ -68,33 +68,31 @@ func (t *table) stale(e Entry) bool {
 // concerns reports whether an entry of a family can be stale.
 func (t *table) concerns(f nft.Family) bool {
 	for front := range t.claims {
-		if front.Addr().Is4() == (f == nft.IPv4) {
+		if family(front.Addr()) == f {
 			return true
 		}
 	}
 	for front := range t.gone {
-		if front.Addr().Is4() == (f == nft.IPv4) {
+		if family(front.Addr()) == f {
 			return true
 		}
 	}
 	return false
 }
 
-// setServices takes over Services, looking only at those that changed. It reports whether entries may
-// have become stale.
-func (t *table) setServices(services model.Map[model.Name, *model.Service]) (dirty bool) {
+// setServices takes over Services, looking only at those that changed. It returns the front ends whose
+// entries may have become stale.
+func (t *table) setServices(services model.Map[model.Name, *model.Service]) (dirty []netip.AddrPort) {
 	for c := range model.Changes(t.services, services) {
-		if t.replace(c.Old, c.New) {
-			dirty = true
-		}
+		dirty = t.replace(dirty, c.Old, c.New)
 	}
 	t.services = services
 	return dirty
 }
 
-// replace puts a Service in the place of another; either may be nil. It reports whether entries may have
-// become stale: not if there are merely more endpoints.
-func (t *table) replace(before, after *model.Service) (dirty bool) {
+// replace puts a Service in the place of another; either may be nil. It appends the front ends whose
+// entries may have become stale: not those that merely have more endpoints.
+func (t *table) replace(dirty []netip.AddrPort, before, after *model.Service) []netip.AddrPort {
 	touched := map[netip.AddrPort][]claim{}
 	for front := range fronts(before) {
 		if _, ok := touched[front]; ok {
@@ -102,8 +100,7 @@ func (t *table) replace(before, after *model.Service) (dirty bool) {
 		}
 		claims := t.claims[front]
 		touched[front] = claims
-		rest := slices.DeleteFunc(slices.Clone(claims), func(c claim) bool { return c.service == before })
-		t.claims[front] = rest
+		t.claims[front] = slices.DeleteFunc(slices.Clone(claims), func(c claim) bool { return c.service == before })
 	}
 	for front, c := range fronts(after) {
 		claims := t.claims[front]
@@ -119,21 +116,19 @@ func (t *table) replace(before, after *model.Service) (dirty bool) {
 		case len(are) == 0:
 			delete(t.claims, front)
 			t.gone[front] = true
-			dirty = true
 		case len(were) == 0:
 			// What came before the rule was not translated.
 			delete(t.gone, front)
-			dirty = true
-		case !contains(are[0].serving, were[0].serving):
-			dirty = true
+		case contains(are[0].serving, were[0].serving):
+			continue
 		}
+		dirty = append(dirty, front)
 	}
 	return dirty
 }
 
-// setLocal takes over the addresses that serve node ports. It reports whether entries may have become
-// stale.
-func (t *table) setLocal(addrs []netip.Addr) (dirty bool) {
+// setLocal takes over the addresses that serve node ports. It reports whether they are others.
+func (t *table) setLocal(addrs []netip.Addr) bool {
 	local := make(map[netip.Addr]bool, len(addrs))
 	for _, a := range addrs {
 		local[a] = true
@@ -145,12 +140,12 @@ func (t *table) setLocal(addrs []netip.Addr) (dirty bool) {
 	return true
 }
 
-// found takes over front ends that were translated, for those of them that are no more.
-func (t *table) found(fronts []netip.AddrPort) (dirty bool) {
+// found takes over front ends that were translated and returns those of them that are no more.
+func (t *table) found(fronts []netip.AddrPort) (dirty []netip.AddrPort) {
 	for _, f := range fronts {
 		if len(t.claims[f]) == 0 && !t.gone[f] {
 			t.gone[f] = true
-			dirty = true
+			dirty = append(dirty, f)
 		}
 	}
 	return dirty
@@ -236,13 +231,17 @@ func contains(list, part []netip.AddrPort) bool {
 func localAddrs(addrs []netip.Addr, all []nft.Family, node *model.Node) []netip.Addr {
 	addrs = slices.Clone(addrs)
 	for _, a := range node.Addresses {
-		family := nft.IPv4
-		if !a.Is4() {
-			family = nft.IPv6
-		}
-		if slices.Contains(all, family) && !a.IsLoopback() {
+		if slices.Contains(all, family(a)) && !a.IsLoopback() {
 			addrs = append(addrs, a)
 		}
 	}
 	return addrs
+}
+
+// family returns the family of an address.
+func family(a netip.Addr) nft.Family {
+	if a.Is4() {
+		return nft.IPv4
+	}
+	return nft.IPv6
 }

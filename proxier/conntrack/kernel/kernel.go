@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net/netip"
 	"syscall"
 
 	"github.com/mdlayher/netlink"
@@ -50,33 +51,39 @@ func Dial(cfg Config) (*Conn, error) {
 func (c *Conn) Close() error { return errors.Join(c.dump.close(), c.edit.close()) }
 
 // DeleteUDP deletes the UDP entries of a family and of the default zone that are stale, and returns
-// their number. It deletes while it reads; an entry that is made meanwhile may be seen or not.
-func (c *Conn) DeleteUDP(ctx context.Context, f nft.Family, stale func(conntrack.Entry) bool) (int, error) {
+// their number; see [conntrack.Kernel]. It deletes while it reads; an entry that is made meanwhile may be
+// seen or not.
+func (c *Conn) DeleteUDP(ctx context.Context, f nft.Family, only []netip.AddrPort, stale func(conntrack.Entry) bool) (int, error) {
+	if len(only) == 0 {
+		only = []netip.AddrPort{{}}
+	}
 	deleted := 0
-	err := c.each(ctx, f, func(msg []byte) {
-		if e, ok := decode(msg); ok && stale(e.Entry) {
-			c.doomed.add(protocol(f), &e)
+	for _, to := range only {
+		err := c.each(ctx, f, to, func(msg []byte) {
+			if e, ok := decode(msg); ok && stale(e.Entry) {
+				c.doomed.add(protocol(f), &e)
+			}
+		}, func() error {
+			n, err := c.delete()
+			deleted += n
+			return err
+		})
+		if err != nil {
+			return deleted, fmt.Errorf("delete stale conntrack entries of family %s: %w", f, err)
 		}
-	}, func() error {
-		n, err := c.delete()
-		deleted += n
-		return err
-	})
-	if err != nil {
-		return deleted, fmt.Errorf("delete stale conntrack entries of family %s: %w", f, err)
 	}
 	return deleted, nil
 }
 
-// each calls visit with the message of each UDP entry of a family, and pause between the parts of the
-// dump.
-func (c *Conn) each(ctx context.Context, f nft.Family, visit func(msg []byte), pause func() error) error {
+// each calls visit with the message of each UDP entry of a family that was sent to an address and port, as
+// dumpRequest has it, and pause between the parts of the dump.
+func (c *Conn) each(ctx context.Context, f nft.Family, to netip.AddrPort, visit func(msg []byte), pause func() error) error {
 	s := &c.dump
 	s.seq++
 	if err := s.drain(); err != nil {
 		return err
 	}
-	if err := s.send(dumpRequest(protocol(f), s.seq)); err != nil {
+	if err := s.send(dumpRequest(protocol(f), s.seq, to)); err != nil {
 		return fmt.Errorf("ask for entries: %w", err)
 	}
 	for done := false; !done; {

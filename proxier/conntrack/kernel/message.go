@@ -23,13 +23,18 @@ const (
 	ctaTupleProto = 2
 	ctaTupleZone  = 3
 
+	ctaIPv4Dst = 2
+
 	ctaProtoNum     = 1
 	ctaProtoSrcPort = 2
 	ctaProtoDstPort = 3
 
 	ctaFilterOrigFlags = 1
-	// filterProtoNum has CTA_FILTER compare the protocol (nf_internals.h).
+
+	// What CTA_FILTER compares (net/netfilter/nf_internals.h).
+	filterIPDst    = 1 << 1
 	filterProtoNum = 1 << 3
+	filterDstPort  = 1 << 5
 )
 
 // The types of messages.
@@ -151,14 +156,28 @@ func (b *batch) finish(seq uint32) uint32 {
 // reset empties the batch.
 func (b *batch) reset() { *b = batch{buf: b.buf[:0]} }
 
-// dumpRequest returns the request for all entries of a family and of UDP.
-func dumpRequest(family uint8, seq uint32) []byte {
+// dumpRequest returns the request for the UDP entries of a family that were sent to an address and port:
+// to any port if it is 0, to any address if there is none or it is unspecified, or of IPv6. There may be
+// more in the answer: Linux before 5.8 ignores the filter.
+func dumpRequest(family uint8, seq uint32, to netip.AddrPort) []byte {
 	b := appendHeader(nil, msgGet, unix.NLM_F_DUMP, family)
 	binary.NativeEndian.PutUint32(b[8:], seq)
-	flags := binary.NativeEndian.AppendUint32(nil, filterProtoNum)
-	b = appendAttr(b, ctaFilter|unix.NLA_F_NESTED, appendAttr(nil, ctaFilterOrigFlags, flags))
+	var tuple []byte
+	flags := uint32(filterProtoNum)
+	// Linux 6.18 compares IPv6 addresses the wrong way round: it hands over all but those asked for.
+	if a := to.Addr(); a.Is4() && !a.IsUnspecified() {
+		flags |= filterIPDst
+		tuple = appendAttr(tuple, ctaTupleIP|unix.NLA_F_NESTED, appendAttr(nil, ctaIPv4Dst, a.AsSlice()))
+	}
 	proto := appendAttr(nil, ctaProtoNum, []byte{unix.IPPROTO_UDP})
-	b = appendAttr(b, ctaTupleOrig|unix.NLA_F_NESTED, appendAttr(nil, ctaTupleProto|unix.NLA_F_NESTED, proto))
+	if to.Port() != 0 {
+		flags |= filterDstPort
+		proto = appendAttr(proto, ctaProtoDstPort, binary.BigEndian.AppendUint16(nil, to.Port()))
+	}
+	tuple = appendAttr(tuple, ctaTupleProto|unix.NLA_F_NESTED, proto)
+	filter := appendAttr(nil, ctaFilterOrigFlags, binary.NativeEndian.AppendUint32(nil, flags))
+	b = appendAttr(b, ctaFilter|unix.NLA_F_NESTED, filter)
+	b = appendAttr(b, ctaTupleOrig|unix.NLA_F_NESTED, tuple)
 	finish(b)
 	return b
 }
