@@ -25,9 +25,9 @@ demo: setup ## show it: a small world of network namespaces, requests, changes; 
 	go run ./e2e/demo
 
 .PHONY: test
-test: setup-test lint ## run everything, from the linters to packets in network namespaces (root)
+test: setup-test lint ## run everything, from the linters to packets and a real control plane (root; the first run builds that, 15 minutes)
 	NFTPROXY_TEST=all CGO_ENABLED=1 go test -race -timeout 10m $$(go list ./... | grep -v '/e2e')
-	NFTPROXY_TEST=all go test -timeout 15m ./e2e/...
+	NFTPROXY_TEST=all go test -p 1 -timeout 60m ./e2e/...
 
 .PHONY: unit
 unit: ## run the tests that are quick; those that need root are skipped without it

@@ -307,20 +307,26 @@ func TestKustomization(t *testing.T) {
 	if err := os.CopyFS(dir, os.DirFS(deployed)); err != nil {
 		t.Fatal(err)
 	}
+	apply := func(dir string) {
+		t.Helper()
+		out, err := r.c.ns.Output(exec.Command("kubectl", "--kubeconfig", filepath.Join(r.c.dir, adminToken+".kubeconfig"),
+			"apply", "--dry-run=server", "--validate=strict", "-k", dir))
+		if err != nil || !strings.Contains(out, "daemonset.apps/nftproxy") {
+			t.Errorf("kubectl apply --dry-run=server: %v\n%s", err, out)
+		}
+	}
+	apply(dir)
+	apply(filepath.Join(dir, "cleanup"))
 	file := filepath.Join(dir, "kustomization.yaml")
 	plain := string(readFile(t, file))
-	with := strings.Replace(plain, "# components: [sysctls]", "components: [sysctls]", 1)
-	if with == plain {
-		t.Errorf("%s does not mention the component", file)
-	}
-	for _, text := range []string{plain, with} {
+	for _, component := range []string{"sysctls", "by-label"} {
+		text := strings.Replace(plain, "# components: ["+component+"]", "components: ["+component+"]", 1)
+		if text == plain {
+			t.Errorf("%s does not mention the component %s", file, component)
+		}
 		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		out, err := r.c.ns.Output(exec.Command("kubectl", "--kubeconfig", filepath.Join(r.c.dir, adminToken+".kubeconfig"),
-			"apply", "--dry-run=server", "--validate=strict", "-k", dir))
-		if err != nil || !strings.Contains(out, "daemonset.apps/nftproxy created (server dry run)") {
-			t.Errorf("kubectl apply --dry-run=server: %v\n%s", err, out)
-		}
+		apply(dir)
 	}
 }
