@@ -373,3 +373,40 @@ func TestSyncTells(t *testing.T) {
 		t.Errorf("observed %+v; want three, two failed deletions before the second", got)
 	}
 }
+
+// What the kernel held is told to observers once, when it was read.
+func TestFound(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		udp := func(numbers ...int) model.Snapshot {
+			s := snapshot(1, numbers...)
+			e := s.Services.Edit()
+			for name, service := range s.Services.All() {
+				c := *service
+				c.Ports = []model.Port{c.Ports[0]}
+				c.Ports[0].Protocol = model.UDP
+				e.Set(name, &c)
+			}
+			s.Services = e.Map()
+			return s
+		}
+		k := &fake.Kernel{}
+		for _, want := range []int{0, 2} { // a daemon, and the next one
+			e := New(config, k, zap.NewNop())
+			var syncs []Sync
+			e.Observe(func(s Sync) { syncs = append(syncs, s) })
+			snapshots := make(chan model.Snapshot)
+			done := make(chan error)
+			go func() { done <- e.Run(t.Context(), snapshots) }()
+			snapshots <- udp(1, 2)
+			snapshots <- udp(2)
+			snapshots <- udp(1, 2)
+			close(snapshots)
+			if err := <-done; err != nil {
+				t.Fatal(err)
+			}
+			if len(syncs) != 3 || len(syncs[0].Found) != want || syncs[1].Found != nil || syncs[2].Found != nil {
+				t.Errorf("syncs %+v; want three, of which the first found %d front ends", syncs, want)
+			}
+		}
+	})
+}
