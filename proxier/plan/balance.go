@@ -81,28 +81,45 @@ func (b balancer) goTo() nft.Verdict { return nft.GoTo(b.name()) }
 
 // chain returns the chain for a family.
 func (b balancer) chain(f nft.Family) nft.Chain {
-	c := nft.Chain{Name: b.name()}
+	c := nft.Chain{Name: b.name(), Comment: b.comment()}
 	switch b.kind {
 	case balanceFrontEnd:
-		c.Comment = fmt.Sprintf("one of %d endpoints at random", b.count)
 		c.Rules = pickRules(nft.FrontEndKey, setEndpoints, b.count)
 	case balanceLocal:
-		c.Comment = fmt.Sprintf("one of %d endpoints of this node at random", b.count)
 		c.Rules = pickRules(nft.FrontEndKey, setLocalEndpoints, b.count)
 	case balanceNodePort:
-		c.Comment = fmt.Sprintf("one of %d endpoints of a node port at random", b.count)
 		c.Rules = pickRules(nft.NodePortKey, setNodePortEnds, b.count)
 	case balanceNodePortLocal:
-		c.Comment = fmt.Sprintf("one of %d endpoints of this node, of a node port, at random", b.count)
 		c.Rules = pickRules(nft.NodePortKey, setNodePortLocals, b.count)
 	case balanceAffinity:
-		c.Comment = fmt.Sprintf("the client's last of %d endpoints, or one at random", b.count)
 		c.Rules = b.affinityRules(f, setAffinitySlots, setAffinityEnds)
 	case balanceAffinityLocal:
-		c.Comment = fmt.Sprintf("the client's last of %d endpoints of this node, or one at random", b.count)
 		c.Rules = b.affinityRules(f, setAffinityLSlots, setAffinityLEnds)
 	}
 	return c
+}
+
+// comment returns what tells people what the chain does.
+func (b balancer) comment() string {
+	endpoints := fmt.Sprintf("%d endpoints", b.count)
+	if b.count == 1 {
+		endpoints = "1 endpoint"
+	}
+	switch b.kind {
+	case balanceFrontEnd:
+		return "to a front end's " + endpoints + ", at random"
+	case balanceLocal:
+		return "to a front end's " + endpoints + " of this node, at random"
+	case balanceNodePort:
+		return "to a node port's " + endpoints + ", at random"
+	case balanceNodePortLocal:
+		return "to a node port's " + endpoints + " of this node, at random"
+	case balanceAffinity:
+		return "session affinity: to the client's last of " + endpoints + ", or one at random"
+	case balanceAffinityLocal:
+		return "session affinity: to the client's last of " + endpoints + " of this node, or one at random"
+	}
+	panic("plan: balancer without a kind")
 }
 
 // pickRules returns the rules that pick one of count endpoints.
