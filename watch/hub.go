@@ -3,6 +3,7 @@ package watch
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -21,6 +22,9 @@ type Config struct {
 	Log *zap.Logger
 	// AllowExternalIPs is whether spec.externalIPs of Services counts.
 	AllowExternalIPs bool
+	// NodeIP, if it is valid, stands for the primary address of its family, and that family for the
+	// primary one (--bind-address).
+	NodeIP netip.Addr
 	// Queued is told of each snapshot before it is sent, and must not wait; nil for nobody.
 	Queued func(model.Snapshot)
 	// Since is when the program started; now if it is zero. What was triggered before is not measured:

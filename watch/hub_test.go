@@ -308,20 +308,27 @@ func TestJoinNode(t *testing.T) {
 	all := []netip.Addr{addr("10.9.0.1"), addr("127.0.0.1"), addr("192.0.2.1"), addr("192.0.2.2"), addr("fd00::3"), addr("fe80::1")}
 	tests := []struct {
 		name string
+		ip   netip.Addr
 		part Part
 		want model.Node
 	}{
-		{"OK from the object", Part{Nodes: nodes.Map()}, object.Model},
-		{"OK the object goes before the interfaces", Part{Nodes: nodes.Map(), Addresses: addresses[:1]}, model.Node{
+		{"OK from the object", netip.Addr{}, Part{Nodes: nodes.Map()}, object.Model},
+		{"OK an address that stands for that of the object", addr("192.0.2.7"), Part{Nodes: nodes.Map()}, model.Node{
+			Name: "n", Zone: "z", PrimaryIPs: []netip.Addr{addr("192.0.2.7")}, PodCIDRs: object.Model.PodCIDRs,
+		}},
+		{"OK an address of the other family is the first", addr("fd00::7"), Part{Nodes: nodes.Map()}, model.Node{
+			Name: "n", Zone: "z", PrimaryIPs: []netip.Addr{addr("fd00::7"), addr("192.0.2.9")}, PodCIDRs: object.Model.PodCIDRs,
+		}},
+		{"OK the object goes before the interfaces", netip.Addr{}, Part{Nodes: nodes.Map(), Addresses: addresses[:1]}, model.Node{
 			Name: "n", Zone: "z", PrimaryIPs: object.Model.PrimaryIPs, PodCIDRs: object.Model.PodCIDRs, Addresses: []netip.Addr{addr("192.0.2.2")},
 		}},
-		{"OK from the interfaces", Part{Addresses: addresses}, model.Node{
+		{"OK from the interfaces", netip.Addr{}, Part{Addresses: addresses}, model.Node{
 			Name: "n", PrimaryIPs: []netip.Addr{addr("192.0.2.2"), addr("fd00::3")}, Addresses: all,
 		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s, _ := Join(Config{NodeName: "n"}, tt.part)
+			s, _ := Join(Config{NodeName: "n", NodeIP: tt.ip}, tt.part)
 			if diff := cmp.Diff(&tt.want, s.Node, cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmp.Comparer(func(a, b netip.Prefix) bool { return a == b })); diff != "" {
 				t.Errorf("node (-want +got):\n%s", diff)
 			}

@@ -184,6 +184,10 @@ func (j *joiner) node() *model.Node {
 			n.PrimaryIPs = objects.AppendFamily(n.PrimaryIPs, a.Addr)
 		}
 	}
+	if ip := j.cfg.NodeIP; ip.IsValid() {
+		others := slices.DeleteFunc(slices.Clone(n.PrimaryIPs), func(a netip.Addr) bool { return a.Is4() == ip.Is4() })
+		n.PrimaryIPs = append([]netip.Addr{ip}, others...)
+	}
 	slices.SortFunc(n.Addresses, netip.Addr.Compare)
 	n.Addresses = slices.Compact(n.Addresses)
 	return n

@@ -86,7 +86,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	}
 	defer conn.Close()
 	hub := watch.NewHub(
-		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs, Queued: observer.queued}, from...)
+		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs, NodeIP: cfg.Options.BindAddress(), Queued: observer.queued}, from...)
 	engine := proxier.New(cfg.Plan, conn, log)
 	synced := firstSync(engine)
 	inherit, err := takeOver(cfg, synced, log)

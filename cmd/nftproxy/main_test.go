@@ -11,9 +11,9 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// TestMain lets the scripts run this program as "nftproxy".
+// TestMain lets the scripts run this program as "nftproxy" and as "kube-proxy".
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"nftproxy": main})
+	testscript.Main(m, map[string]func(){"nftproxy": main, "kube-proxy": main})
 }
 
 // TestScripts runs the scripts in testdata/script: each is a session at the command line.

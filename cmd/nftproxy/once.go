@@ -134,7 +134,7 @@ func readManifests(cfg config, addresses watch.Part, stderr io.Writer) (model.Sn
 	if err != nil {
 		return model.Snapshot{}, fmt.Errorf("read the manifests: %w", err)
 	}
-	snapshot, problems := watch.Join(watch.Config{NodeName: cfg.NodeName, AllowExternalIPs: cfg.AllowExternalIPs}, part, addresses)
+	snapshot, problems := watch.Join(watch.Config{NodeName: cfg.NodeName, AllowExternalIPs: cfg.AllowExternalIPs, NodeIP: cfg.Options.BindAddress()}, part, addresses)
 	for _, p := range problems {
 		fmt.Fprintln(stderr, "nftproxy:", p)
 	}

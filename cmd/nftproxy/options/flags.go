@@ -38,7 +38,7 @@ func (o *Options) Register(s *pflag.FlagSet) {
 	s.BoolVar(&c.BindAddressHardFail, "bind-address-hard-fail", false, "end if a server cannot listen")
 	s.BoolVar(&c.EnableProfiling, "profiling", false, "serve profiles at /debug/pprof of the metrics server")
 	s.Int32Var(c.OOMScoreAdj, "oom-score-adj", *c.OOMScoreAdj, "how readily the kernel kills this process for memory, -1000 to 1000")
-	s.DurationVar(&c.ConfigSyncPeriod.Duration, "config-sync-period", c.ConfigSyncPeriod.Duration, "how often everything that was read from the API server is looked at again")
+	s.DurationVar(&c.ConfigSyncPeriod.Duration, "config-sync-period", c.ConfigSyncPeriod.Duration, noEffect)
 	o.registerConntrack(s)
 	o.registerIPVS(s)
 	o.registerWithout(s)

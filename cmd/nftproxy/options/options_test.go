@@ -144,7 +144,9 @@ func TestFlags(t *testing.T) {
 		{"--ipvs-sync-period=7s", func(c *proxyconfig.KubeProxyConfiguration) { c.IPVS.SyncPeriod = second }},
 		{"--ipvs-min-sync-period=7s", func(c *proxyconfig.KubeProxyConfiguration) { c.IPVS.MinSyncPeriod = second }},
 		{"--iptables-localhost-nodeports=false", func(c *proxyconfig.KubeProxyConfiguration) { *c.IPTables.LocalhostNodePorts = false }},
-		{"--iptables-sync-period=7s", func(c *proxyconfig.KubeProxyConfiguration) { c.IPTables.SyncPeriod, c.NFTables.SyncPeriod = second, second }},
+		{"--iptables-sync-period=7s", func(c *proxyconfig.KubeProxyConfiguration) {
+			c.IPTables.SyncPeriod, c.NFTables.SyncPeriod = second, second
+		}},
 		{"--iptables-min-sync-period=7s", func(c *proxyconfig.KubeProxyConfiguration) {
 			c.IPTables.MinSyncPeriod, c.NFTables.MinSyncPeriod = second, second
 		}},
@@ -358,7 +360,9 @@ func TestWatch(t *testing.T) {
 			must(t, os.Symlink("..2", filepath.Join(dir, "..data_tmp")))
 			must(t, os.Rename(filepath.Join(dir, "..data_tmp"), filepath.Join(dir, "..data")))
 		}},
-		{"what it links to written", func(t *testing.T, dir string) { must(t, os.WriteFile(filepath.Join(dir, "..1/config.conf"), other, 0o600)) }},
+		{"what it links to written", func(t *testing.T, dir string) {
+			must(t, os.WriteFile(filepath.Join(dir, "..1/config.conf"), other, 0o600))
+		}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

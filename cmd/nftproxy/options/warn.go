@@ -84,6 +84,7 @@ func (o *Options) withoutEffect() []string {
 		note("ipvs.tcpFinTimeout", c.IPVS.TCPFinTimeout.Duration != 0)
 		note("ipvs.udpTimeout", c.IPVS.UDPTimeout.Duration != 0)
 	}
+	note("configSyncPeriod", c.ConfigSyncPeriod != def.ConfigSyncPeriod)
 	note("logging.flushFrequency", c.Logging.FlushFrequency.Duration != def.Logging.FlushFrequency.Duration)
 	note("logging.vmodule", len(c.Logging.VModule) > 0)
 	note("showHiddenMetricsForVersion", c.ShowHiddenMetricsForVersion != "")
