@@ -134,7 +134,7 @@ func need(t *testing.T) {
 	if unix.Geteuid() != 0 {
 		missing = "root"
 	}
-	for _, p := range []string{"nft", "conntrack"} {
+	for _, p := range []string{"nft", "conntrack", "iptables"} {
 		if _, err := exec.LookPath(p); err != nil {
 			missing = "the program " + p
 		}

@@ -41,7 +41,7 @@ func TestMemory(t *testing.T) {
 	}
 	// The two rigs are nodes with nothing but loopback: no packet is sent.
 	ours, theirs := bareNode(t, c), bareNode(t, c)
-	kubeProxy := theirs.startKubeProxy(t, theirs.node, c)
+	kubeProxy := theirs.startKubeProxy(t, "nftables", theirs.node, c)
 	ours.start(t)
 
 	waitFor(t, ours.p, "nftproxy", func() string { return ours.lists("nftproxy", "services") })

@@ -34,12 +34,22 @@ spec:
 // TestTakeOver goes from kube-proxy to nftproxy and back while clients connect without pause and keep
 // connections.
 func TestTakeOver(t *testing.T) {
+	for _, mode := range []string{"nftables", "iptables"} {
+		t.Run(mode, func(t *testing.T) { testTakeOver(t, mode) })
+	}
+}
+
+// testTakeOver is TestTakeOver from kube-proxy in a mode.
+func testTakeOver(t *testing.T, mode string) {
 	r := newRig(t)
 	pods := []string{"10.0.1.1:8080", "10.0.2.1:8080"}
 	r.apply(t, service("web", "10.96.0.10", 30080)+echo+pod("web-1", "web", "10.0.1.1", true)+pod("web-2", "web", "10.0.2.1", true))
 	r.echoes(t, r.w.Pod(netip.MustParseAddr("10.0.1.1")).NetNS, r.w.Remote.NetNS)
+	// What kube-proxy makes in the mode: for everything, and for the node port of a Service.
+	theirs := map[string]string{"nftables": "table ip kube-proxy", "iptables": "KUBE-"}[mode]
+	serving := map[string]string{"nftables": "-default/web/tcp/http", "iptables": "KUBE-EXT-"}[mode]
 
-	kubeProxy := r.startKubeProxy(t, r.w.Node.NetNS, r.c)
+	kubeProxy := r.startKubeProxy(t, mode, r.w.Node.NetNS, r.c)
 	r.serves(t, "10.96.0.10:80", pods...)
 	r.servesOutside(t, nodeAddr+":30080", pods...)
 
@@ -52,10 +62,10 @@ func TestTakeOver(t *testing.T) {
 	l.run(t, time.Second, "kube-proxy stopped")
 	r.start(t, proxyToken)
 	r.settles(t, "10.96.0.10:80", pods...)
-	r.eventually(t, "the end of kube-proxy's tables", func() string {
-		out, err := r.nft("list", "tables")
-		if err != nil || strings.Contains(out, "kube-proxy") {
-			return fmt.Sprintf("%s, %v", out, err)
+	r.eventually(t, "the end of kube-proxy's rules", func() string {
+		out, err := r.nft("list", "ruleset")
+		if err != nil || strings.Contains(out, theirs) {
+			return fmt.Sprintf("%v, %s", err, tail(out))
 		}
 		return ""
 	})
@@ -63,11 +73,11 @@ func TestTakeOver(t *testing.T) {
 
 	r.stop(t)
 	l.run(t, time.Second, "nftproxy stopped")
-	r.startKubeProxy(t, r.w.Node.NetNS, r.c)
-	r.eventually(t, "kube-proxy's tables", func() string {
-		out, err := r.nft("list", "map", "ip", "kube-proxy", "service-nodeports")
-		if err != nil || !strings.Contains(out, "30080") {
-			return fmt.Sprintf("%s, %v", out, err)
+	r.startKubeProxy(t, mode, r.w.Node.NetNS, r.c)
+	r.eventually(t, "kube-proxy's rules", func() string {
+		out, err := r.nft("list", "ruleset")
+		if err != nil || !strings.Contains(out, serving) {
+			return fmt.Sprintf("%v, %s", err, tail(out))
 		}
 		return ""
 	})
@@ -229,9 +239,9 @@ func exchange(conn net.Conn) error {
 }
 
 // startKubeProxy starts the real kube-proxy in a namespace of a node. It ends with the test.
-func (r *rig) startKubeProxy(t *testing.T, node *netns.NetNS, c *Cluster) *process {
+func (r *rig) startKubeProxy(t *testing.T, mode string, node *netns.NetNS, c *Cluster) *process {
 	t.Helper()
-	p, err := startKubeProxy(t.TempDir(), node, c)
+	p, err := startKubeProxy(t.TempDir(), mode, node, c)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,8 +249,8 @@ func (r *rig) startKubeProxy(t *testing.T, node *netns.NetNS, c *Cluster) *proce
 	return p
 }
 
-// startKubeProxy starts the real kube-proxy, in nftables mode, with its configuration in a directory.
-func startKubeProxy(dir string, node *netns.NetNS, c *Cluster) (*process, error) {
+// startKubeProxy starts the real kube-proxy in a mode, with its configuration in a directory.
+func startKubeProxy(dir, mode string, node *netns.NetNS, c *Cluster) (*process, error) {
 	bin, err := c.tools.Path(KubeProxy)
 	if err != nil {
 		return nil, err
@@ -253,13 +263,13 @@ func startKubeProxy(dir string, node *netns.NetNS, c *Cluster) (*process, error)
 	// The values of conntrack are those of the whole machine.
 	text := fmt.Sprintf(`apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
-mode: nftables
+mode: %s
 hostnameOverride: node-1
 clusterCIDR: %s
 clientConnection: {kubeconfig: %s}
 conntrack: {maxPerCore: 0, min: 0, tcpEstablishedTimeout: 0s, tcpCloseWaitTimeout: 0s}
 oomScoreAdj: 0
-`, clusterCIDR, kubeconfig)
+`, mode, clusterCIDR, kubeconfig)
 	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
 		return nil, err
 	}
