@@ -22,7 +22,7 @@ func dressed[O object](o O, owner string) O {
 	o.SetAnnotations(map[string]string{v1.EndpointsLastChangeTriggerTime: "2026-11-21T12:00:00Z"})
 	o.SetManagedFields([]meta.ManagedFieldsEntry{{
 		Manager: "kube-controller-manager", Operation: meta.ManagedFieldsOperationUpdate, FieldsType: "FieldsV1",
-		FieldsV1: &meta.FieldsV1{Raw: fmt.Appendf(nil, `{"f:metadata":{"f:labels":{".":{},"f:app":{}}},"f:spec":{"f:owner":%q}}`, owner)},
+		FieldsV1: meta.NewFieldsV1(fmt.Sprintf(`{"f:metadata":{"f:labels":{".":{},"f:app":{}}},"f:spec":{"f:owner":%q}}`, owner)),
 	}})
 	return o
 }

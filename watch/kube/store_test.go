@@ -78,7 +78,9 @@ func TestStore(t *testing.T) {
 				all := cache.NewStore(cache.DeletionHandlingMetaNamespaceKeyFunc, cache.WithTransformer(s.slices.Transformer()))
 				for range rapid.IntRange(0, 3).Draw(t, "objects") {
 					o := draw()
-					want[o.Name], err = text(o), all.Add(o)
+					if want[o.Name] = text(o); all.Add(o) != nil {
+						t.Fatal("the store of client-go does not take the slice")
+					}
 				}
 				err = s.slices.Replace(all.List(), "1")
 			}

@@ -306,6 +306,7 @@ func TestFromSliceTriggered(t *testing.T) {
 				t.Errorf("Triggered = %s; want %s", s.Triggered, tt.want)
 			}
 			checkFaults(t, found, tt.faults)
+			//lint:ignore SA1019 old, yet in use
 			e, _, _ := FromEndpoints(parse[v1.Endpoints](t, strings.Replace(fmt.Sprintf(head, tt.value), "addressType: IPv4", "", 1)))
 			if e.Triggered != tt.want {
 				t.Errorf("Triggered of v1 Endpoints = %s; want %s", e.Triggered, tt.want)
