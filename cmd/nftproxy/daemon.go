@@ -62,6 +62,11 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 		return err
 	}
 	cfg.Plan.DisableIPv6 = !hasIPv6("/proc")
+	warnings, err := checkFamilies(cfg.Plan)
+	if err != nil {
+		return err
+	}
+	cfg.Warnings = append(cfg.Warnings, warnings...)
 	observer := newObserver(cfg, log, verbosity)
 	from, client, err := sources(cfg, log)
 	if err != nil {

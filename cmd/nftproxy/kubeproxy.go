@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
 // arguments returns the arguments as nftproxy has them. Called as kube-proxy, or with flags alone as
@@ -94,7 +96,7 @@ func setHost(cfg config, log *zap.Logger) error {
 		log.Warn("the table of connections has fewer buckets than it should have", zap.Error(spared))
 	}
 	if err != nil {
-		return fmt.Errorf("%w (once may do: run with --init-only and the right to write; 0 in the configuration leaves a setting as it is)", err)
+		return fmt.Errorf("%w; it helps to run once with --init-only and the right to write it, or to leave it, with 0 in the configuration", err)
 	}
 	return nil
 }
@@ -105,4 +107,36 @@ func setOOMScore(cfg config, log *zap.Logger) {
 	if err := host.SetOOMScore("/", score); err != nil {
 		log.Warn("the kernel kills this process like any other for memory", zap.Error(err))
 	}
+}
+
+// checkFamilies returns what of a configuration does not fit the families that the host speaks: as
+// warnings, or as an error where no traffic of pods would be told.
+func checkFamilies(c plan.Config) (warnings []string, err error) {
+	four, six := count(c.DetectLocal.CIDRs)
+	if c.DisableIPv6 && six > 0 {
+		if four == 0 {
+			return nil, errors.New("the cluster CIDR is of IPv6, which this host does not speak")
+		}
+		warnings = append(warnings, "the cluster CIDR of IPv6 has no effect: this host does not speak IPv6")
+	}
+	four, six = count(c.NodePortAddresses.CIDRs)
+	switch {
+	case c.DisableIPv6 && six > 0:
+		warnings = append(warnings, "the node port addresses of IPv6 have no effect: this host does not speak IPv6")
+	case !c.DisableIPv6 && !c.NodePortAddresses.Primary && !c.NodePortAddresses.All && (four == 0) != (six == 0):
+		warnings = append(warnings, "the node port addresses are of one family: node ports of the other are served on all of its addresses")
+	}
+	return warnings, nil
+}
+
+// count returns how many prefixes are of IPv4 and of IPv6.
+func count(prefixes []netip.Prefix) (four, six int) {
+	for _, p := range prefixes {
+		if p.Addr().Is4() {
+			four++
+		} else {
+			six++
+		}
+	}
+	return four, six
 }
