@@ -172,3 +172,30 @@ func TestHTTPPortTaken(t *testing.T) {
 	r.waitGet(t, "127.0.0.1:10256", "/healthz", 200, `"healthy":true`)
 	r.waitGet(t, "192.168.0.2:30990", "/", 200, `"web"`)
 }
+
+// TestHTTPHardFail has a port that somebody else listens on: the daemon ends and says why.
+func TestHTTPHardFail(t *testing.T) {
+	r := newRig(t, world.Config{})
+	var taken net.Listener
+	if err := r.w.Node.Do(func() (err error) {
+		taken, err = net.Listen("tcp4", "127.0.0.1:10249")
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	r.write(t, nodeDoc+checkedDocs)
+	node := testNode()
+	node.Flags = append(node.Flags, "--bind-address-hard-fail")
+	r.start(t, node)
+	select {
+	case <-r.d.Ended():
+	case <-time.After(patience):
+		t.Fatal("the daemon runs; want it to end")
+	}
+	if err := r.d.Wait(); err == nil || !strings.Contains(r.d.Log(), "nftproxy: metrics server: listen tcp 127.0.0.1:10249: bind: address already in use") ||
+		!strings.Contains(r.d.Log(), "FailedToStartMetricServer") {
+		t.Errorf("ended with %v; want an error that names the address; log:\n%s", err, tail(r.d.Log(), 3000))
+	}
+	r.d = nil
+}

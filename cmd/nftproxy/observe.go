@@ -133,7 +133,17 @@ func (o *observer) run(ctx context.Context, client kubernetes.Interface, start f
 		return err
 	}
 	for i := range servers {
-		start(func() error { return servers[i].Run(ctx) })
+		start(func() error {
+			err := servers[i].Run(ctx)
+			if err != nil {
+				// Its event is still on its way when the end of this task ends the daemon.
+				select {
+				case <-ctx.Done():
+				case <-time.After(grace):
+				}
+			}
+			return err
+		})
 	}
 	start(func() error { return o.checks.Run(ctx) })
 	start(func() error { return reporter.Run(ctx) })

@@ -57,11 +57,13 @@ func TestRecorder(t *testing.T) {
 		want  string
 	}{
 		{
-			"node", events.Event{Reason: events.ReasonStarting, Action: events.ActionStart},
+			"node",
+			events.Event{Reason: events.ReasonStarting, Action: events.ActionStart},
 			"POST /apis/events.k8s.io/v1/namespaces/default/events Normal Starting StartKubeProxy Node /node-1 node-1 kube-proxy: ",
 		},
 		{
-			"service", events.Event{Service: model.Name{Namespace: "a", Name: "b"}, Warning: true, Reason: events.ReasonNoServiceCheck, Action: events.ActionListen, Note: "100%s taken"},
+			"service",
+			events.Event{Service: model.Name{Namespace: "a", Name: "b"}, Warning: true, Reason: events.ReasonNoServiceCheck, Action: events.ActionListen, Note: "100%s taken"},
 			"POST /apis/events.k8s.io/v1/namespaces/a/events Warning FailedToStartServiceHealthcheck Listen Service a/b  kube-proxy: 100%s taken",
 		},
 	}
