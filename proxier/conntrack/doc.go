@@ -13,6 +13,8 @@
 // is a front end at the node's own addresses that serve node ports and nowhere else. Entries outside the
 // default zone belong to others.
 //
+// An endpoint that went may answer for a moment what it was asked before: its entries go a little later.
+//
 // After a restart the front ends of before are those that the kernel's ruleset still held when it was
 // first read ([proxier.Sync.Found]): Services that were deleted while no daemon ran are cleaned, too.
 //

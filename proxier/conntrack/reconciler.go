@@ -19,6 +19,10 @@ const (
 	longestPause = 5 * time.Second
 )
 
+// grace is how long an endpoint that serves no more may still answer what it was asked before. Without it the
+// answer to a request that is under way would come from an address that the client never heard of.
+const grace = 100 * time.Millisecond
+
 // fewFronts is up to how many front ends the kernel is asked for one by one: it passes over an entry five
 // times as fast as it hands it over.
 const fewFronts = 4
@@ -59,6 +63,8 @@ type Reconciler struct {
 	all      map[nft.Family]bool
 	some     map[netip.AddrPort]bool
 	failures int
+	// due is when to look.
+	due time.Time
 }
 
 // An input is what syncs said since it was last taken: the last state, and what must not be lost of
@@ -104,35 +110,24 @@ func (r *Reconciler) Run(ctx context.Context) error {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	for {
-		timer.Reset(r.wait())
+		timer.Reset(r.wait(time.Now()))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-r.wake:
 			r.take()
 		case <-timer.C:
-		}
-		if !r.dirty() {
-			continue
-		}
-		// A burst of changes of a large table must not keep a processor busy.
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(r.clean(ctx)):
+			r.clean(ctx)
 		}
 	}
 }
 
-// dirty reports whether there is something to look at.
-func (r *Reconciler) dirty() bool { return len(r.all)+len(r.some) > 0 }
-
-// wait returns how long to wait if nothing comes in.
-func (r *Reconciler) wait() time.Duration {
-	if !r.dirty() {
+// wait returns how long there is nothing to do if nothing comes in.
+func (r *Reconciler) wait(now time.Time) time.Duration {
+	if len(r.all)+len(r.some) == 0 {
 		return time.Hour
 	}
-	return min(lastRetry, firstRetry<<max(0, min(r.failures-1, 10)))
+	return max(0, r.due.Sub(now))
 }
 
 // take takes over what the syncs said.
@@ -141,9 +136,13 @@ func (r *Reconciler) take() {
 	in := r.next
 	r.next.found, r.next.mended = nil, false
 	r.mu.Unlock()
+	now := time.Now()
+	if len(r.all)+len(r.some) == 0 && r.due.Before(now.Add(grace)) {
+		r.due = now.Add(grace)
+	}
 	addrs, families := in.sync.State.NodePortAddrs()
 	all := r.table.setLocal(localAddrs(addrs, families, in.sync.Snapshot.Node)) || in.mended
-	dirty := append(r.table.setServices(in.sync.Snapshot.Services), r.table.found(in.found)...)
+	dirty := append(r.table.setServices(in.sync.Snapshot.Services, now), r.table.found(in.found)...)
 	for _, front := range dirty {
 		r.some[front] = true
 	}
@@ -154,62 +153,74 @@ func (r *Reconciler) take() {
 	}
 }
 
-// look returns what to look at in a family: nothing, some front ends, or with an empty list everything.
+// look returns what to look at in a family, and forgets it: nothing, some front ends, or with an empty
+// list everything.
 func (r *Reconciler) look(f nft.Family) (only []netip.AddrPort, ok bool) {
 	for front := range r.some {
 		if family(front.Addr()) == f {
 			only = append(only, front)
+			delete(r.some, front)
 		}
 	}
 	ok = r.all[f] || len(only) > 0
 	if r.all[f] || len(only) > fewFronts {
 		only = nil
 	}
+	delete(r.all, f)
 	return only, ok
 }
 
-// looked notes that a family was looked at.
-func (r *Reconciler) looked(f nft.Family) {
-	delete(r.all, f)
-	for front := range r.some {
-		if family(front.Addr()) == f {
-			delete(r.some, front)
-		}
+// stale reports whether an entry leads nowhere, by all that is known at this moment: a pass takes its
+// time, and what was wrong at its beginning may be right by now.
+func (r *Reconciler) stale(e Entry, now time.Time) bool {
+	if !r.table.stale(e, now) {
+		return false
+	}
+	select {
+	case <-r.wake:
+		r.take()
+		return r.table.stale(e, now)
+	default:
+		return true
 	}
 }
 
-// clean looks at the families that are dirty and returns how long to pause.
-func (r *Reconciler) clean(ctx context.Context) (pause time.Duration) {
+// clean looks at the families that are dirty, and says when to look again, be there something left or not:
+// a burst of changes of a large table must not keep a processor busy.
+func (r *Reconciler) clean(ctx context.Context) {
+	var pause time.Duration
 	failed := false
+	now := time.Now()
 	for _, f := range nft.Families() {
 		only, ok := r.look(f)
 		if !ok {
 			continue
 		}
 		started := time.Now()
-		n, err := r.kernel.DeleteUDP(ctx, f, only, r.table.stale)
+		n, err := r.kernel.DeleteUDP(ctx, f, only, func(e Entry) bool { return r.stale(e, now) })
 		if ctx.Err() != nil {
-			return 0
+			return
 		}
 		p := Pass{Family: f, Duration: time.Since(started), Deleted: n, Err: err}
 		pause += p.Duration
 		r.passed(p)
 		switch {
 		case err != nil:
-			failed = true
+			failed, r.all[f] = true, true
 			r.log.Error("stale conntrack entries may be left; trying again", zap.Stringer("family", f), zap.Int("deleted", n), zap.Error(err))
 		case n > 0:
 			r.log.Info("deleted stale conntrack entries", zap.Stringer("family", f), zap.Int("deleted", n), zap.Duration("took", p.Duration))
 		}
-		if err == nil {
-			r.looked(f)
-		}
 	}
+	pause = max(grace, min(pause, longestPause))
 	if failed {
 		r.failures++
+		pause = min(lastRetry, firstRetry<<min(r.failures-1, 10))
 	} else {
 		r.failures = 0
-		clear(r.table.gone)
+		for _, front := range r.table.settle(now) {
+			r.some[front] = true
+		}
 	}
-	return min(pause, longestPause)
+	r.due = time.Now().Add(pause)
 }

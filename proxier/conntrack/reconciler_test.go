@@ -23,6 +23,8 @@ type memory struct {
 	passes  []nft.Family
 	only    [][]netip.AddrPort // of each pass
 	fail    int                // how many passes fail from now on
+	// during is called during a pass, nil for nothing.
+	during func()
 }
 
 // DeleteUDP implements Kernel.
@@ -31,6 +33,9 @@ func (m *memory) DeleteUDP(_ context.Context, f nft.Family, only []netip.AddrPor
 	if m.fail > 0 {
 		m.fail--
 		return 0, errors.New("out of memory")
+	}
+	if m.during != nil {
+		m.during()
 	}
 	before := len(m.entries)
 	m.entries = slices.DeleteFunc(m.entries, func(e Entry) bool {
@@ -80,7 +85,7 @@ func TestReconciler(t *testing.T) {
 		r := start(t, m, func(p Pass) { passed = append(passed, p) })
 		check := func(what string, want ...Entry) {
 			t.Helper()
-			time.Sleep(time.Millisecond) // lets the fake clock go on
+			time.Sleep(time.Second) // of the fake clock
 			synctest.Wait()
 			if !slices.Equal(m.entries, want) {
 				t.Errorf("%s: entries %v; want %v", what, m.entries, want)
@@ -140,7 +145,7 @@ func TestReconcilerTriesAgain(t *testing.T) {
 		r := start(t, m, nil)
 		r.Observe(synced(dns(endpoints("10.1.0.1:53")...)))
 		r.Observe(synced())
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		m.entries = append(m.entries, entry("10.96.0.10:53", "10.1.0.1:53"))
 		r.Observe(synced(dns())) // a change while passes fail
@@ -171,13 +176,13 @@ func TestReconcilerWhenToLook(t *testing.T) {
 				m := &memory{}
 				r := start(t, m, nil)
 				r.Observe(synced(same))
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Second)
 				synctest.Wait()
 				before := len(m.passes)
 				s := synced(same)
 				tt.sync(&s)
 				r.Observe(s)
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Second)
 				synctest.Wait()
 				if got := len(m.passes) - before; got != tt.want {
 					t.Errorf("%d passes; want %d", got, tt.want)
@@ -193,10 +198,10 @@ func TestReconcilerLooksForWhatChanged(t *testing.T) {
 		m := &memory{}
 		r := start(t, m, nil)
 		r.Observe(synced(dns(endpoints("10.1.0.1:53", "[fd00:1::1]:53")...)))
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		r.Observe(synced(dns(endpoints("[fd00:1::1]:53")...)))
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Second)
 		synctest.Wait()
 		if len(m.only) != 3 || m.only[0] != nil || m.only[1] != nil || m.passes[2] != nft.IPv4 {
 			t.Fatalf("passes over %v for %v; want two for everything and one of IPv4", m.passes, m.only)
@@ -204,6 +209,25 @@ func TestReconcilerLooksForWhatChanged(t *testing.T) {
 		got := slices.SortedFunc(slices.Values(m.only[2]), netip.AddrPort.Compare)
 		if want := addrPorts("0.0.0.0:30053", "10.96.0.10:53", "192.0.2.53:53", "198.51.100.53:53"); !slices.Equal(got, want) {
 			t.Errorf("the last pass was over %v; want %v", got, want)
+		}
+	})
+}
+
+// An entry of an endpoint that came while a pass was under way is not stale.
+func TestReconcilerLooksAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		m := &memory{}
+		r := start(t, m, nil)
+		m.during = func() {
+			m.during = nil
+			m.entries = []Entry{entry("10.96.0.10:53", "10.1.0.1:53"), entry("10.96.0.10:53", "10.1.0.2:53"), entry("10.96.0.10:53", "10.1.0.3:53")}
+			r.Observe(synced(dns(endpoints("10.1.0.1:53", "10.1.0.2:53")...)))
+		}
+		r.Observe(synced(dns(endpoints("10.1.0.1:53")...)))
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if want := []Entry{entry("10.96.0.10:53", "10.1.0.1:53"), entry("10.96.0.10:53", "10.1.0.2:53")}; !slices.Equal(m.entries, want) {
+			t.Errorf("entries %v; want %v", m.entries, want)
 		}
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/proxier/model"
@@ -24,8 +25,10 @@ type table struct {
 	services model.Map[model.Name, *model.Service]
 	// claims has for each front end all claims, the one that holds first.
 	claims map[netip.AddrPort][]claim
-	// gone are front ends that were translated and are no more.
-	gone map[netip.AddrPort]bool
+	// gone are front ends that were translated and are no more, with the time when they went.
+	gone map[netip.AddrPort]time.Time
+	// fading are endpoints that served a front end until a moment ago, with the time when they went.
+	fading map[fade]time.Time
 	// local are the addresses of this node that serve node ports.
 	local map[netip.Addr]bool
 }
@@ -38,13 +41,16 @@ type claim struct {
 	serving []netip.AddrPort
 }
 
+// A fade is an endpoint of a front end.
+type fade struct{ front, endpoint netip.AddrPort }
+
 // newTable returns a table without a front end.
 func newTable() *table {
-	return &table{claims: map[netip.AddrPort][]claim{}, gone: map[netip.AddrPort]bool{}}
+	return &table{claims: map[netip.AddrPort][]claim{}, gone: map[netip.AddrPort]time.Time{}, fading: map[fade]time.Time{}}
 }
 
 // stale reports whether an entry leads nowhere.
-func (t *table) stale(e Entry) bool {
+func (t *table) stale(e Entry, now time.Time) bool {
 	keys := [2]netip.AddrPort{e.Destination}
 	n := 1
 	if t.local[e.Destination.Addr()] {
@@ -54,15 +60,39 @@ func (t *table) stale(e Entry) bool {
 	for _, k := range keys[:n] {
 		if claims := t.claims[k]; len(claims) > 0 {
 			_, ok := slices.BinarySearchFunc(claims[0].serving, e.Responder, netip.AddrPort.Compare)
-			return !ok
+			return !ok && !t.fades(k, e.Responder, now)
 		}
 	}
 	for _, k := range keys[:n] {
-		if t.gone[k] {
-			return e.Responder != e.Destination
+		if _, ok := t.gone[k]; ok {
+			return e.Responder != e.Destination && !t.fades(k, e.Responder, now)
 		}
 	}
 	return false
+}
+
+// fades reports whether an endpoint may still answer.
+func (t *table) fades(front, endpoint netip.AddrPort, now time.Time) bool {
+	at, ok := t.fading[fade{front, endpoint}]
+	return ok && now.Before(at.Add(grace))
+}
+
+// settle forgets what was dealt with by a look at all entries that began at a time, and returns the front
+// ends that have to be looked at again.
+func (t *table) settle(now time.Time) (dirty []netip.AddrPort) {
+	for f, at := range t.fading {
+		if now.Before(at.Add(grace)) {
+			dirty = append(dirty, f.front)
+		} else {
+			delete(t.fading, f)
+		}
+	}
+	for f, at := range t.gone {
+		if !now.Before(at.Add(grace)) {
+			delete(t.gone, f)
+		}
+	}
+	return dirty
 }
 
 // concerns reports whether an entry of a family can be stale.
@@ -82,17 +112,17 @@ func (t *table) concerns(f nft.Family) bool {
 
 // setServices takes over Services, looking only at those that changed. It returns the front ends whose
 // entries may have become stale.
-func (t *table) setServices(services model.Map[model.Name, *model.Service]) (dirty []netip.AddrPort) {
+func (t *table) setServices(services model.Map[model.Name, *model.Service], now time.Time) (dirty []netip.AddrPort) {
 	for c := range model.Changes(t.services, services) {
-		dirty = t.replace(dirty, c.Old, c.New)
+		dirty = append(dirty, t.replace(c.Old, c.New, now)...)
 	}
 	t.services = services
 	return dirty
 }
 
-// replace puts a Service in the place of another; either may be nil. It appends the front ends whose
+// replace puts a Service in the place of another; either may be nil. It returns the front ends whose
 // entries may have become stale: not those that merely have more endpoints.
-func (t *table) replace(dirty []netip.AddrPort, before, after *model.Service) []netip.AddrPort {
+func (t *table) replace(before, after *model.Service, now time.Time) (dirty []netip.AddrPort) {
 	touched := map[netip.AddrPort][]claim{}
 	for front := range fronts(before) {
 		if _, ok := touched[front]; ok {
@@ -111,18 +141,35 @@ func (t *table) replace(dirty []netip.AddrPort, before, after *model.Service) []
 		t.claims[front] = slices.Insert(slices.Clone(claims), i, c)
 	}
 	for front, were := range touched {
-		are := t.claims[front]
-		switch {
-		case len(are) == 0:
-			delete(t.claims, front)
-			t.gone[front] = true
-		case len(were) == 0:
-			// What came before the rule was not translated.
-			delete(t.gone, front)
-		case contains(are[0].serving, were[0].serving):
-			continue
+		if t.judge(front, were, now) {
+			dirty = append(dirty, front)
 		}
-		dirty = append(dirty, front)
+	}
+	return dirty
+}
+
+// judge notes what a change of the claims for a front end means. It reports whether entries may have become
+// stale.
+func (t *table) judge(front netip.AddrPort, were []claim, now time.Time) bool {
+	are := t.claims[front]
+	if len(are) == 0 {
+		delete(t.claims, front)
+		t.gone[front] = now
+	}
+	if len(were) == 0 {
+		// What came before the rule was not translated.
+		delete(t.gone, front)
+		return true
+	}
+	dirty := len(are) == 0
+	for _, endpoint := range were[0].serving {
+		if len(are) > 0 {
+			if _, ok := slices.BinarySearchFunc(are[0].serving, endpoint, netip.AddrPort.Compare); ok {
+				continue
+			}
+		}
+		t.fading[fade{front, endpoint}] = now
+		dirty = true
 	}
 	return dirty
 }
@@ -143,8 +190,8 @@ func (t *table) setLocal(addrs []netip.Addr) bool {
 // found takes over front ends that were translated and returns those of them that are no more.
 func (t *table) found(fronts []netip.AddrPort) (dirty []netip.AddrPort) {
 	for _, f := range fronts {
-		if len(t.claims[f]) == 0 && !t.gone[f] {
-			t.gone[f] = true
+		if _, ok := t.gone[f]; !ok && len(t.claims[f]) == 0 {
+			t.gone[f] = time.Time{} // when is not known, but long ago
 			dirty = append(dirty, f)
 		}
 	}
@@ -214,16 +261,6 @@ func compareClaims(a, b claim) int {
 		a.service.Name.Compare(b.service.Name),
 		cmp.Compare(a.port, b.port),
 	)
-}
-
-// contains reports whether a sorted list has all of another sorted list.
-func contains(list, part []netip.AddrPort) bool {
-	for _, a := range part {
-		if _, ok := slices.BinarySearchFunc(list, a, netip.AddrPort.Compare); !ok {
-			return false
-		}
-	}
-	return true
 }
 
 // localAddrs returns the addresses that serve node ports: those given, and in the families that serve

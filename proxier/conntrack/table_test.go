@@ -57,6 +57,42 @@ func nodeAddrs() []netip.Addr {
 	return []netip.Addr{netip.MustParseAddr("192.168.0.2"), netip.MustParseAddr("2001:db8::2")}
 }
 
+// later returns a time when nothing fades any more that changed at the zero time.
+func later() time.Time { return time.Time{}.Add(grace) }
+
+// An endpoint that went may answer what is under way, and is stale after that; one that is back does not fade.
+func TestFading(t *testing.T) {
+	at := func(d time.Duration) time.Time { return time.Time{}.Add(d) }
+	one, two := services(dns(endpoints("10.1.0.1:53")...)), services(dns(endpoints("10.1.0.2:53")...))
+	e := entry("10.96.0.10:53", "10.1.0.1:53")
+	for name, after := range map[string]model.Map[model.Name, *model.Service]{"replaced": two, "deleted": services()} {
+		table := newTable()
+		table.setServices(one, at(0))
+		table.setServices(after, at(time.Second))
+		if table.stale(e, at(time.Second+grace-1)) {
+			t.Errorf("%s: stale within %v; want later", name, grace)
+		}
+		if dirty := table.settle(at(time.Second + grace - 1)); !slices.Contains(dirty, e.Destination) {
+			t.Errorf("%s: settle(too early) = %v; want %v among it", name, dirty, e.Destination)
+		}
+		if !table.stale(e, at(time.Second+grace)) {
+			t.Errorf("%s: not stale after %v", name, grace)
+		}
+		if dirty := table.settle(at(time.Second + grace)); len(dirty)+len(table.fading)+len(table.gone) > 0 {
+			t.Errorf("%s: settle() = %v, and left %v and %v; want nothing", name, dirty, table.fading, table.gone)
+		}
+		table.setServices(one, at(2*time.Second))
+		if table.stale(e, at(2*time.Second)) {
+			t.Errorf("%s and back: stale; want not", name)
+		}
+	}
+	table := newTable()
+	table.setServices(one, at(0))
+	if bad := entry("10.96.0.10:53", "10.1.0.9:53"); !table.stale(bad, at(0)) {
+		t.Error("an endpoint that never served is not stale at once")
+	}
+}
+
 func TestStale(t *testing.T) {
 	notServing := func(addr string) model.Endpoint {
 		return model.Endpoint{Addr: netip.MustParseAddrPort(addr), Terminating: true}
@@ -112,13 +148,13 @@ func TestStale(t *testing.T) {
 			table.setLocal(nodeAddrs())
 			for _, s := range []*model.Service{tt.before, tt.now} {
 				if s != nil {
-					table.setServices(services(s))
+					table.setServices(services(s), time.Time{})
 				} else {
-					table.setServices(services())
+					table.setServices(services(), time.Time{})
 				}
 			}
 			e := Entry{Destination: netip.MustParseAddrPort(tt.dst), Responder: netip.MustParseAddrPort(tt.answer)}
-			if got := table.stale(e); got != tt.want {
+			if got := table.stale(e, later()); got != tt.want {
 				t.Errorf("stale(%v) = %t; want %t", e, got, tt.want)
 			}
 		})
@@ -129,11 +165,11 @@ func TestStaleWithChangedPorts(t *testing.T) {
 	table := newTable()
 	table.setLocal(nodeAddrs())
 	s := dns(endpoints("10.1.0.1:53")...)
-	table.setServices(services(s))
+	table.setServices(services(s), time.Time{})
 	moved := *s
 	moved.Ports = slices.Clone(s.Ports)
 	moved.Ports[0].Port, moved.Ports[0].NodePort = 54, 30099
-	if got := len(table.setServices(services(&moved))); got != 14 {
+	if got := len(table.setServices(services(&moved), time.Time{})); got != 14 {
 		t.Errorf("setServices(other ports) returns %d front ends; want 14", got)
 	}
 	for dst, want := range map[string]bool{
@@ -141,7 +177,7 @@ func TestStaleWithChangedPorts(t *testing.T) {
 		"10.96.0.10:54": false, "192.168.0.2:30099": false, "192.0.2.53:54": false,
 	} {
 		e := Entry{Destination: netip.MustParseAddrPort(dst), Responder: netip.MustParseAddrPort("10.1.0.1:53")}
-		if got := table.stale(e); got != want {
+		if got := table.stale(e, later()); got != want {
 			t.Errorf("stale(%v) = %t; want %t", e, got, want)
 		}
 	}
@@ -168,10 +204,10 @@ func TestStaleWithTwoClaims(t *testing.T) {
 		{"none", services(), true, true, true},
 	}
 	for _, s := range steps {
-		if got := len(table.setServices(s.services)) > 0; got != s.dirty {
+		if got := len(table.setServices(s.services, time.Time{})) > 0; got != s.dirty {
 			t.Errorf("%s: setServices() finds something dirty: %t; want %t", s.name, got, s.dirty)
 		}
-		if a, b := table.stale(first), table.stale(second); a != s.first || b != s.secondBad {
+		if a, b := table.stale(first, later()), table.stale(second, later()); a != s.first || b != s.secondBad {
 			t.Errorf("%s: stale(older's) = %t, stale(younger's) = %t; want %t, %t", s.name, a, b, s.first, s.secondBad)
 		}
 	}
@@ -211,9 +247,9 @@ func TestDirty(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			table := newTable()
 			table.setLocal(nodeAddrs())
-			table.setServices(services(base))
+			table.setServices(services(base), time.Time{})
 			clear(table.gone)
-			if got := len(table.setServices(services(tt.after))) > 0; got != tt.want {
+			if got := len(table.setServices(services(tt.after), time.Time{})) > 0; got != tt.want {
 				t.Errorf("setServices() finds something dirty: %t; want %t", got, tt.want)
 			}
 			if table.setLocal(nodeAddrs()) {
@@ -230,7 +266,7 @@ func TestDirty(t *testing.T) {
 func TestFound(t *testing.T) {
 	table := newTable()
 	table.setLocal(nodeAddrs())
-	table.setServices(services(dns(endpoints("10.1.0.1:53")...)))
+	table.setServices(services(dns(endpoints("10.1.0.1:53")...)), time.Time{})
 	gone := addrPorts("10.96.0.77:53", "0.0.0.0:30077")
 	if got := table.found(append(addrPorts("10.96.0.10:53", "0.0.0.0:30053"), gone...)); !slices.Equal(got, gone) {
 		t.Errorf("found() = %v; want what is gone: %v", got, gone)
@@ -240,7 +276,7 @@ func TestFound(t *testing.T) {
 		"10.96.0.77:53": true, "192.168.0.2:30077": true, "203.0.113.1:30077": false,
 	} {
 		e := Entry{Destination: netip.MustParseAddrPort(dst), Responder: netip.MustParseAddrPort("10.1.0.1:53")}
-		if got := table.stale(e); got != want {
+		if got := table.stale(e, later()); got != want {
 			t.Errorf("stale(%v) = %t; want %t", e, got, want)
 		}
 	}
