@@ -138,8 +138,14 @@ func (s *Server) apply(ctx context.Context, want []opening) {
 
 // keep closes all that is open but not wanted.
 func (s *Server) keep(want []opening) {
+	holders := make(map[place]model.Name, len(want))
+	for i := range want {
+		if o := &want[i]; o.holder == (model.Name{}) {
+			holders[o.place] = o.check.Service
+		}
+	}
 	for at, l := range s.open {
-		if !slices.ContainsFunc(want, func(o opening) bool { return o.place == at && o.mine(l) }) {
+		if holder, ok := holders[at]; !ok || holder != l.service {
 			// It fails only if the listener is closed already.
 			_ = l.http.Close()
 			delete(s.open, at)
