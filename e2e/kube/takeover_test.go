@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -64,8 +65,10 @@ func testTakeOver(t *testing.T, mode string) {
 	r.settles(t, "10.96.0.10:80", pods...)
 	r.eventually(t, "the end of kube-proxy's rules", func() string {
 		out, err := r.nft("list", "ruleset")
+		// The kubelet has KUBE-FIREWALL too, so that it stays, as with kube-proxy --cleanup.
+		out = strings.ReplaceAll(out, "KUBE-FIREWALL", "")
 		if err != nil || strings.Contains(out, theirs) {
-			return fmt.Sprintf("%v, %s", err, tail(out))
+			return fmt.Sprintf("%v, %q", err, regexp.MustCompile(".*"+theirs+".*").FindAllString(out, -1))
 		}
 		return ""
 	})
