@@ -40,7 +40,7 @@ const (
 // The types of messages.
 const (
 	subsystem = 1 << 8 // NFNL_SUBSYS_CTNETLINK
-	msgNew    = subsystem | 0
+	msgNew    = subsystem
 	msgGet    = subsystem | 1
 	msgDelete = subsystem | 2
 )
