@@ -167,9 +167,6 @@ func (f *flags) plan(warnings *[]string) (plan.Config, error) {
 	if len(o.Config.NodePortAddresses) == 0 && f.servesAll() {
 		p.NodePortAddresses = plan.NodePortAddresses{All: true}
 	}
-	if slices.Contains(o.Config.NodePortAddresses, "localhost") {
-		*warnings = append(*warnings, o.Field("nodePortAddresses")+": localhost: nftables cannot serve node ports on loopback addresses")
-	}
 	var notes []string
 	p.DetectLocal, notes, err = f.detectLocal()
 	*warnings = append(*warnings, notes...)
@@ -229,8 +226,7 @@ func parseNodePortAddresses(words []string) (plan.NodePortAddresses, error) {
 		case "all":
 			n.All = true
 		case "localhost":
-			// Nothing is served there, but it is no other address either.
-			n.CIDRs = append(n.CIDRs, netip.PrefixFrom(netip.AddrFrom4([4]byte{127}), 8), netip.PrefixFrom(netip.IPv6Loopback(), 128))
+			return n, errors.New("localhost: node ports on loopback addresses are not served yet; leave it out")
 		default:
 			p, err := netip.ParsePrefix(w)
 			if err != nil {

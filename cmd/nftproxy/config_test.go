@@ -88,10 +88,6 @@ func TestConfig(t *testing.T) {
 		{"OK a gate that means nothing here is worth a warning", []string{"--feature-gates=Nope=true"}, base(func(c *config) {
 			c.Warnings = []string{"accepted, but feature gates without a meaning here: Nope"}
 		})},
-		{"OK localhost is worth a warning", []string{"--nodeport-addresses=localhost"}, base(func(c *config) {
-			c.Plan.NodePortAddresses = plan.NodePortAddresses{CIDRs: []netip.Prefix{prefix("127.0.0.0/8"), prefix("::1/128")}}
-			c.Warnings = []string{"--nodeport-addresses: localhost: nftables cannot serve node ports on loopback addresses"}
-		})},
 		{"OK the mode nftables", []string{"--proxy-mode=nftables", "--iptables-masquerade-bit=3"}, base(func(*config) {})},
 		{"OK the mode iptables serves node ports on all addresses", []string{"--proxy-mode=iptables", "--iptables-masquerade-bit=3"}, base(func(c *config) {
 			c.Plan.MasqueradeBit = 3
@@ -137,6 +133,7 @@ func TestConfigErrors(t *testing.T) {
 		{"bad no prefix", []string{"--detect-local-mode=InterfaceNamePrefix"}, []string{"--pod-interface-name-prefix: required"}},
 		{"bad bridge name, too long", []string{"--detect-local-mode=BridgeInterface", "--pod-bridge-interface=abcdefghijklmnop"}, []string{"--pod-bridge-interface:", "not the name of an interface"}},
 		{"bad bridge name, a quote", []string{"--detect-local-mode=BridgeInterface", `--pod-bridge-interface=a'b*`}, []string{"--pod-bridge-interface:", "not the name of an interface"}},
+		{"bad localhost", []string{"--nodeport-addresses=primary,localhost"}, []string{"--nodeport-addresses: localhost:", "not served yet"}},
 		{"bad node port address", []string{"--nodeport-addresses=192.0.2.1"}, []string{`--nodeport-addresses: "192.0.2.1" is neither`}},
 		{"bad value of a gate", []string{"--feature-gates=AllowServiceExternalIPs=perhaps"}, []string{"--feature-gates: AllowServiceExternalIPs=perhaps"}},
 		{"bad verbosity", []string{"-v=-1"}, []string{"--v: -1 is negative"}},

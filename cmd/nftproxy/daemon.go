@@ -94,10 +94,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs, NodeIP: cfg.Options.BindAddress(), Queued: observer.queued}, from...)
 	engine := proxier.New(cfg.Plan, conn, log)
 	synced := firstSync(engine)
-	inherit, err := takeOver(cfg, synced, log)
-	if err != nil {
-		return err
-	}
+	inherit := takeOver(cfg, synced, log)
 	observer.observe(engine, hub)
 	clean, err := cleanConntrack(engine, log, observer.passed)
 	if err != nil {

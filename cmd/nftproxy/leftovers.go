@@ -8,19 +8,15 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nftproxy/nftproxy/proxier/leftovers"
-	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
 // takeOver returns the task that removes the rules of kube-proxy once ours are in place, so that no
-// connection is lost. There is nothing to do unless nftproxy stands in for kube-proxy, or if ours
-// were there before: then this is no first start. It must be called before the engine runs.
-func takeOver(cfg config, synced <-chan struct{}, log *zap.Logger) (func(context.Context) error, error) {
-	ours, err := leftovers.Exist(leftovers.Config{}, plan.TableName)
-	if err != nil {
-		return nil, fmt.Errorf("look for our tables: %w", err)
-	}
+// connection is lost. There is nothing to do unless nftproxy stands in for kube-proxy. It happens at
+// every start, as kube-proxy does it: who goes there and back, or was killed in the middle, has no
+// old rules left.
+func takeOver(cfg config, synced <-chan struct{}, log *zap.Logger) func(context.Context) error {
 	return func(ctx context.Context) error {
-		if ours || !cfg.StandIn {
+		if !cfg.StandIn {
 			return nil
 		}
 		select {
@@ -40,7 +36,7 @@ func takeOver(cfg config, synced <-chan struct{}, log *zap.Logger) (func(context
 			log.Warn(k)
 		}
 		return nil
-	}, nil
+	}
 }
 
 // cleanupAll removes what is ours and what kube-proxy left, and writes to stdout what that was.

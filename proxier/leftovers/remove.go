@@ -46,27 +46,6 @@ func Remove(cfg Config) (Report, error) {
 	return Report{}, fmt.Errorf("remove the rules of kube-proxy: the ruleset changes all the time, %d times", attempts)
 }
 
-// Exist reports whether there are tables of a name.
-func Exist(cfg Config, name string) (bool, error) {
-	c, err := dial(cfg.NetNS)
-	if err != nil {
-		return false, err
-	}
-	defer c.nl.Close()
-	for _, family := range families() {
-		tables, err := c.tables(family)
-		if err != nil {
-			return false, err
-		}
-		for _, t := range tables {
-			if t.name == name {
-				return true, nil
-			}
-		}
-	}
-	return false, nil
-}
-
 // families returns the families that kube-proxy makes rules in.
 func families() []string { return []string{"ip", "ip6"} }
 

@@ -212,24 +212,6 @@ func TestRemoveMany(t *testing.T) {
 	}
 }
 
-func TestExist(t *testing.T) {
-	n := newNetNS(t)
-	tests := []struct {
-		script string
-		want   bool
-	}{
-		{"", false},
-		{"table ip other {}\ntable inet ours {}", false},
-		{"table ip6 ours {}", true},
-	}
-	for _, tt := range tests {
-		program(t, n, tt.script, "nft", "-f", "-")
-		if got, err := Exist(Config{NetNS: n.FD()}, "ours"); err != nil || got != tt.want {
-			t.Errorf("Exist() after %q = %t, %v; want %t", tt.script, got, err, tt.want)
-		}
-	}
-}
-
 func TestAdvice(t *testing.T) {
 	proc := t.TempDir()
 	if got := Advice(proc); len(got) > 0 {
