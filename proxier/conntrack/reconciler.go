@@ -32,7 +32,7 @@ type Kernel interface {
 	// DeleteUDP deletes the UDP entries of a family and of the default zone that are stale, and returns
 	// their number. What it deletes is the entry that it asked about, never one that took its place. If
 	// only is not empty, nothing else need be looked at than what was sent to these addresses and ports,
-	// or with an unspecified address to the port.
+	// or with an unspecified address to the port. After a look that deleted something there is another.
 	DeleteUDP(ctx context.Context, f nft.Family, only []netip.AddrPort, stale func(Entry) bool) (int, error)
 }
 
@@ -185,6 +185,16 @@ func (r *Reconciler) stale(e Entry, now time.Time) bool {
 	}
 }
 
+// again has a family looked at once more: packets that were under way may have made stale entries.
+func (r *Reconciler) again(f nft.Family, only []netip.AddrPort) {
+	if len(only) == 0 {
+		r.all[f] = true
+	}
+	for _, front := range only {
+		r.some[front] = true
+	}
+}
+
 // clean looks at the families that are dirty, and says when to look again, be there something left or not:
 // a burst of changes of a large table must not keep a processor busy.
 func (r *Reconciler) clean(ctx context.Context) {
@@ -210,6 +220,7 @@ func (r *Reconciler) clean(ctx context.Context) {
 			r.log.Error("stale conntrack entries may be left; trying again", zap.Stringer("family", f), zap.Int("deleted", n), zap.Error(err))
 		case n > 0:
 			r.log.Info("deleted stale conntrack entries", zap.Stringer("family", f), zap.Int("deleted", n), zap.Duration("took", p.Duration))
+			r.again(f, only)
 		}
 	}
 	pause = max(grace, min(pause, longestPause))

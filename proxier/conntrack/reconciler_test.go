@@ -95,8 +95,8 @@ func TestReconciler(t *testing.T) {
 		first.Found = addrPorts("10.96.0.10:53", "10.96.0.77:53")
 		r.Observe(first)
 		check("the start", entry("10.96.0.10:53", "10.1.0.1:53"), entry("10.96.0.10:53", "10.1.0.2:53"), foreign)
-		if len(passed) != 2 || passed[0].Family != nft.IPv4 || passed[0].Deleted != 2 || passed[1].Family != nft.IPv6 || passed[1].Deleted != 0 {
-			t.Errorf("told of passes %+v; want one for each family that deleted 2 and 0", passed)
+		if len(passed) != 3 || passed[2].Family != nft.IPv4 || passed[0].Family != nft.IPv4 || passed[0].Deleted != 2 || passed[1].Family != nft.IPv6 || passed[1].Deleted != 0 {
+			t.Errorf("told of passes %+v; want one for each family that deleted 2 and 0, and one more for the first", passed)
 		}
 		r.Observe(synced(dns(endpoints("10.1.0.2:53")...)))
 		check("an endpoint less", entry("10.96.0.10:53", "10.1.0.2:53"), foreign)

@@ -23,6 +23,9 @@ import (
 // 32 KiB, with each part of a dump.
 const receiveSize = 1 << 16
 
+// receiveQueue is how many bytes of answers the kernel may keep for us.
+const receiveQueue = 4 << 20
+
 // Config says where to connect to.
 type Config struct {
 	// NetNS is a file descriptor of the network namespace, 0 for that of the calling thread.
@@ -34,7 +37,14 @@ type Conn struct {
 	dump, edit socket
 	// doomed are the deletions that a part of a dump leads to.
 	doomed batch
+	// late are deletions to be done again with the next look at a family: of entries without a
+	// translation. An answer that was under way has made such an entry anew, the other way round, and
+	// what the client sends belongs to it.
+	late [2]batch
 }
+
+// maxLate bounds the deletions that are done again.
+const maxLate = 1000
 
 // Dial connects to connection tracking. It changes nothing.
 func Dial(cfg Config) (*Conn, error) {
@@ -57,11 +67,18 @@ func (c *Conn) DeleteUDP(ctx context.Context, f nft.Family, only []netip.AddrPor
 	if len(only) == 0 {
 		only = []netip.AddrPort{{}}
 	}
-	deleted := 0
+	c.doomed, c.late[f] = c.late[f], batch{}
+	deleted, err := c.delete()
+	if err != nil {
+		return deleted, fmt.Errorf("delete conntrack entries made by late answers: %w", err)
+	}
 	for _, to := range only {
 		err := c.each(ctx, f, to, func(msg []byte) {
 			if e, ok := decode(msg); ok && stale(e.Entry) {
-				c.doomed.add(protocol(f), &e)
+				c.doomed.add(protocol(f), e.reply, e.id)
+				if e.Responder == e.Destination && c.late[f].count < maxLate {
+					c.late[f].add(protocol(f), e.reply, nil)
+				}
 			}
 		}, func() error {
 			n, err := c.delete()
@@ -164,6 +181,9 @@ func (s *socket) open(cfg Config) (err error) {
 		return err
 	}
 	s.in = make([]byte, receiveSize)
+	if err := s.conn.SetReadBuffer(receiveQueue); err != nil {
+		return err
+	}
 	// The answer to a deletion need not repeat it.
 	if err := s.conn.SetOption(netlink.CapAcknowledge, true); err != nil {
 		return err

@@ -270,6 +270,25 @@ func TestDeleteIsExact(t *testing.T) {
 	}
 }
 
+// An answer that was under way when its entry was deleted makes it anew the other way round: that goes, too.
+func TestDeleteLateAnswers(t *testing.T) {
+	n := newNetNS(t)
+	c := dial(t, n)
+	create(t, c, flow{unix.IPPROTO_UDP, "10.0.0.1:1", "10.96.0.10:53", "10.96.0.10:53", 0})
+	if got, err := c.DeleteUDP(t.Context(), nft.IPv4, nil, func(conntrack.Entry) bool { return true }); err != nil || got != 1 {
+		t.Fatalf("DeleteUDP() = %d, %v; want 1", got, err)
+	}
+	create(t, c, flow{unix.IPPROTO_UDP, "10.96.0.10:53", "10.0.0.1:1", "10.0.0.1:1", 0}, flow{unix.IPPROTO_UDP, "10.96.0.10:53", "10.0.0.1:2", "10.0.0.1:2", 0})
+	for _, want := range []int{1, 0} {
+		if got, err := c.DeleteUDP(t.Context(), nft.IPv4, nil, func(conntrack.Entry) bool { return false }); err != nil || got != want {
+			t.Errorf("DeleteUDP() = %d, %v; want %d", got, err, want)
+		}
+	}
+	if got := list(t, n); len(got) != 1 {
+		t.Errorf("what is left: %q; want the entry of another client", got)
+	}
+}
+
 // A pass that is broken off leaves nothing that confuses the next one.
 func TestDeleteAfterCancel(t *testing.T) {
 	n := newNetNS(t)

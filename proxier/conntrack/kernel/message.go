@@ -128,15 +128,16 @@ type batch struct {
 	count int
 }
 
-// add appends the deletion of an entry. Without a tuple the kernel would delete all.
-func (b *batch) add(family uint8, e *entry) {
-	if len(e.reply) <= attrHeader {
+// add appends the deletion of the entry with a tuple and, unless it is nil, an id. Without a tuple the kernel
+// would delete all.
+func (b *batch) add(family uint8, tuple, id []byte) {
+	if len(tuple) <= attrHeader {
 		panic("conntrack: deletion of an entry without addresses")
 	}
 	b.last = len(b.buf)
 	b.buf = appendHeader(b.buf, msgDelete, 0, family)
-	b.buf = pad(append(b.buf, e.reply...))
-	b.buf = pad(append(b.buf, e.id...))
+	b.buf = pad(append(b.buf, tuple...))
+	b.buf = pad(append(b.buf, id...))
 	finish(b.buf[b.last:])
 	b.count++
 }
