@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -116,7 +117,19 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	group.Go(func() error { return inherit(running) })
 	group.Go(func() error { return clean(running) })
 	group.Go(func() error { return watchForeign(running, synced, conn, engine, log) })
+	group.Go(func() error { return releaseMemory(running, synced) })
 	return wait(ctx, group, log)
+}
+
+// releaseMemory gives back what only the start needed. The first load of a large cluster makes more
+// garbage than all that follows, and the runtime would keep room for as much again.
+func releaseMemory(ctx context.Context, synced <-chan struct{}) error {
+	select {
+	case <-ctx.Done():
+	case <-synced:
+		debug.FreeOSMemory()
+	}
+	return nil
 }
 
 // wait waits for the tasks. That they end because ctx did is no error, and not worth waiting for

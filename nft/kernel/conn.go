@@ -99,6 +99,7 @@ func (c *Conn) Commit(tx nft.Tx) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	defer c.batch.shrink()
 	if err := c.batch.encode(tx, c.seq+1); err != nil {
 		return err
 	}

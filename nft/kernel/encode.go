@@ -64,6 +64,17 @@ func Encode(tx nft.Tx) (*Batch, error) {
 // Stats returns how much there is to send.
 func (b *Batch) Stats() Stats { return Stats{Bytes: len(b.buf), Messages: len(b.marks)} }
 
+// keptBuffer is the largest buffer that is used again. A change needs a few hundred bytes, the first
+// load of a large cluster tens of megabytes that are not needed a second time.
+const keptBuffer = 1 << 20
+
+// shrink gives up buffers that were needed once.
+func (b *Batch) shrink() {
+	if cap(b.buf) > keptBuffer {
+		*b = Batch{}
+	}
+}
+
 // encode fills b, whose buffers it uses again, with the messages of a transaction. They are numbered
 // from first on.
 func (b *Batch) encode(tx nft.Tx, first uint32) error {
