@@ -61,8 +61,7 @@ func TestDaemonSet(t *testing.T) {
 	}
 }
 
-// kubeadmConfig is what kubeadm 1.36 writes into its ConfigMap kube-proxy, but for the limit of
-// connections, which is the whole machine's.
+// kubeadmConfig is what kubeadm 1.36 writes into its ConfigMap kube-proxy.
 const kubeadmConfig = `apiVersion: kubeproxy.config.k8s.io/v1alpha1
 bindAddress: 0.0.0.0
 bindAddressHardFail: false
@@ -75,7 +74,7 @@ clientConnection:
 clusterCIDR: 10.0.0.0/16
 configSyncPeriod: 0s
 conntrack:
-  maxPerCore: 0
+  maxPerCore: null
   min: null
   tcpBeLiberal: false
   tcpCloseWaitTimeout: null
@@ -142,10 +141,19 @@ func TestKubeadmImage(t *testing.T) {
 		"/var/lib/kube-proxy/kubeconfig.conf":                  config,
 		"/var/run/secrets/kubernetes.io/serviceaccount/ca.crt": string(readFile(t, filepath.Join(r.c.dir, "server.crt"))),
 		"/var/run/secrets/kubernetes.io/serviceaccount/token":  kubeProxyToken,
+		conntrackMax: "1\n",
 	})
 	r.startContainer(t, root, true, []string{"/usr/local/bin/kube-proxy", "--config=/var/lib/kube-proxy/config.conf", "--hostname-override=node-1"})
 	r.takesPart(t)
+	want := fmt.Sprint(min(max(131072, 32768*runtime.NumCPU()), 1<<20))
+	if got := strings.TrimSpace(string(readFile(t, filepath.Join(root, conntrackMax)))); got != want {
+		t.Errorf("nf_conntrack_max was set to %s; want %s", got, want)
+	}
 }
+
+// conntrackMax is a file below the root of a privileged container that takes the place of the sysctl
+// nf_conntrack_max: that one is the whole machine's, and nobody may write it from a network namespace.
+const conntrackMax = "/nf_conntrack_max"
 
 // takesPart checks that the node serves a Service.
 func (r *rig) takesPart(t *testing.T) {
@@ -266,6 +274,9 @@ func becomeContainer(root string, privileged bool) error {
 			mountStep{"/proc/sys", root + "/proc/sys", "", unix.MS_BIND},
 			mountStep{"", root + "/proc/sys", "", readOnly},
 			mountStep{"", root, "", readOnly})
+	}
+	if _, err := os.Stat(root + conntrackMax); err == nil {
+		mounts = append(mounts, mountStep{root + conntrackMax, root + "/proc/sys/net/netfilter/nf_conntrack_max", "", unix.MS_BIND})
 	}
 	for _, m := range mounts {
 		if err := unix.Mount(m.source, m.target, m.kind, m.flags, ""); err != nil {
