@@ -130,7 +130,7 @@ func TestAPIServerKilled(t *testing.T) {
 
 	r.c.KillAPI()
 	r.gate.Shut()
-	r.keeps(t, 5*time.Second, "10.96.0.10:80", "10.0.1.1:8080")
+	r.keeps(t, time.Minute, "10.96.0.10:80", "10.0.1.1:8080")
 	if err := r.c.StartAPI(); err != nil {
 		t.Fatal(err)
 	}
