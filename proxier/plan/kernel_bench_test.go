@@ -1,0 +1,81 @@
+package plan
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"testing"
+
+	"github.com/nftproxy/nftproxy/e2e/netns"
+	"github.com/nftproxy/nftproxy/nft/kernel"
+	"github.com/nftproxy/nftproxy/proxier/model"
+)
+
+// dialKernel returns a connection to nftables in a network namespace of the benchmark's own.
+func dialKernel(b *testing.B) *kernel.Conn {
+	b.Helper()
+	if os.Getuid() != 0 {
+		b.Skip("this benchmark makes network namespaces: it needs root")
+	}
+	n, err := netns.New("bench")
+	if err != nil {
+		b.Fatal(err)
+	}
+	c, err := kernel.Dial(kernel.Config{NetNS: n.FD()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() {
+		if err := errors.Join(c.Close(), n.Close()); err != nil {
+			b.Error(err)
+		}
+	})
+	return c
+}
+
+// BenchmarkKernelFirstLoad takes a cluster from the snapshot to the kernel's acknowledgement.
+func BenchmarkKernelFirstLoad(b *testing.B) {
+	for _, n := range []int{1_000, 10_000, 50_000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			snapshot := cluster(n, 10)
+			for range b.N {
+				b.StopTimer()
+				c := dialKernel(b)
+				b.StartTimer()
+				if err := c.Commit(DiffTables(nil, Compile(testConfig(), snapshot, nil)).Tx); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportMetric(float64(c.LastCommit().Bytes), "wire-B/op")
+			}
+		})
+	}
+}
+
+// BenchmarkKernelOneEndpoint replaces one endpoint after another, each from the snapshot to the kernel's
+// acknowledgement.
+func BenchmarkKernelOneEndpoint(b *testing.B) {
+	for _, n := range []int{1_000, 10_000, 50_000} {
+		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
+			snapshot := cluster(n, 10)
+			c := dialKernel(b)
+			have := Compile(testConfig(), snapshot, nil)
+			if err := c.Commit(DiffTables(nil, have).Tx); err != nil {
+				b.Fatal(err)
+			}
+			b.ReportAllocs()
+			b.ResetTimer()
+			for i := range b.N {
+				name := model.Name{Namespace: "default", Name: fmt.Sprintf("service-%d", i*7919%n)}
+				service, _ := snapshot.Services.Get(name)
+				by := netip.AddrPortFrom(netip.AddrFrom4([4]byte{11, byte(i >> 16), byte(i >> 8), byte(i)}), 8080)
+				snapshot = withService(snapshot, replaced(service, i%10, by))
+				want := Compile(testConfig(), snapshot, have)
+				if err := c.Commit(Diff(have, want).Tx); err != nil {
+					b.Fatal(err)
+				}
+				have = want
+			}
+		})
+	}
+}
