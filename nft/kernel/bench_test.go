@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"testing"
 
+	"github.com/nftproxy/nftproxy/e2e/netns"
+
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/nfttest"
 )
@@ -68,7 +70,7 @@ func replace(t *nft.Table) nft.Tx {
 func BenchmarkCommitChange(b *testing.B) {
 	for _, services := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", services), func(b *testing.B) {
-			c := dial(b, newNetNS(b))
+			c := dial(b, netns.ForTest(b))
 			table := big(10*services, 0)
 			commit(b, c, nfttest.Make([]nft.Table{table}))
 			tx := replace(&table)
@@ -84,7 +86,7 @@ func BenchmarkCommitChange(b *testing.B) {
 func BenchmarkLoad(b *testing.B) {
 	for _, services := range []int{1_000, 10_000} {
 		b.Run(fmt.Sprintf("services=%d", services), func(b *testing.B) {
-			c := dial(b, newNetNS(b))
+			c := dial(b, netns.ForTest(b))
 			commit(b, c, nfttest.Make([]nft.Table{big(10*services, 0)}))
 			b.ReportAllocs()
 			for b.Loop() {

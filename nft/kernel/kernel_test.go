@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"net/netip"
-	"os"
 	"os/exec"
 	"slices"
 	"strings"
@@ -18,21 +17,6 @@ import (
 // compareValues lets cmp look at keys, values and prefixes.
 func compareValues() cmp.Option {
 	return cmpopts.EquateComparable(nft.Value{}, netip.Prefix{})
-}
-
-// newNetNS returns a network namespace that lives as long as the test. Without root the test is
-// skipped, unless tests must not be.
-func newNetNS(t testing.TB) *netns.NetNS {
-	t.Helper()
-	n, err := netns.New(t.Name())
-	if err != nil {
-		if os.Getenv("CI") != "" || os.Getenv("NFTPROXY_TEST") == "all" {
-			t.Fatal(err)
-		}
-		t.Skipf("needs root to make a network namespace: %v", err)
-	}
-	t.Cleanup(func() { n.Close() })
-	return n
 }
 
 // dial connects to the nf_tables of a namespace for as long as the test lives.
@@ -96,7 +80,7 @@ func sorted(tables []nft.Table) []nft.Table {
 }
 
 func TestLoadReturnsWhatWasCommitted(t *testing.T) {
-	c := dial(t, newNetNS(t))
+	c := dial(t, netns.ForTest(t))
 	want := nfttest.Tables()
 	for _, what := range []string{"once", "again over what is there"} {
 		commit(t, c, nfttest.Make(want))
@@ -108,7 +92,7 @@ func TestLoadReturnsWhatWasCommitted(t *testing.T) {
 
 // What we program lists the same as our text, loaded by nft.
 func TestTwoRoads(t *testing.T) {
-	ours, theirs := newNetNS(t), newNetNS(t)
+	ours, theirs := netns.ForTest(t), netns.ForTest(t)
 	commit(t, dial(t, ours), nfttest.Make(nfttest.Tables()))
 	var text strings.Builder
 	for _, table := range nfttest.Tables() {
@@ -120,7 +104,7 @@ func TestTwoRoads(t *testing.T) {
 	if diff := cmp.Diff(nfttest.Sorted(want), nfttest.Sorted(got)); diff != "" {
 		t.Errorf("nft list ruleset (-text loaded by nft +committed):\n%s", diff)
 	}
-	again := newNetNS(t)
+	again := netns.ForTest(t)
 	runNFT(t, again, got, "-f", "-")
 	if diff := cmp.Diff(nfttest.Sorted(got), nfttest.Sorted(runNFT(t, again, "", "list", "ruleset"))); diff != "" {
 		t.Errorf("nft list ruleset, saved and loaded again (-before +after):\n%s", diff)

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nftproxy/nftproxy/e2e/netns"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/nftproxy/nftproxy/nft"
 	"pgregory.net/rapid"
@@ -120,7 +122,7 @@ func TestLowerRefuses(t *testing.T) {
 
 // What others write into our table is not mistaken for ours, however much it looks like it.
 func TestLoadForeign(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	runNFT(t, n, `
 table ip t {
 	map m { type ipv4_addr . inet_proto . inet_service : ipv4_addr . inet_service; }

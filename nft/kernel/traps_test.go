@@ -7,6 +7,8 @@ import (
 	"slices"
 	"testing"
 
+	"github.com/nftproxy/nftproxy/e2e/netns"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/nfttest"
@@ -50,7 +52,7 @@ func elementOp(t *nft.Table, verb nft.Verb, set int, e nft.Element) nft.Tx {
 func TestCommitLosesNoElements(t *testing.T) {
 	for _, n := range []int{499, 500, 501, 1_500, 100_000} {
 		t.Run(fmt.Sprint(n), func(t *testing.T) {
-			c := dial(t, newNetNS(t))
+			c := dial(t, netns.ForTest(t))
 			want := []nft.Table{big(n, 0)}
 			commit(t, c, nfttest.Make(want))
 			got := load(t, c, "big")
@@ -96,7 +98,7 @@ func TestEncodeCutsLists(t *testing.T) {
 
 // The refused step is named, whichever it is among many.
 func TestCommitNamesTheRefusedElement(t *testing.T) {
-	c := dial(t, newNetNS(t))
+	c := dial(t, netns.ForTest(t))
 	table := big(2_000, 2_000)
 	commit(t, c, nfttest.Make([]nft.Table{table}))
 	conflict := table.Elements["endpoints"][1_234]
@@ -149,7 +151,7 @@ func TestCommitNamesTheRefusedElement(t *testing.T) {
 
 // Steps about other things than elements are named too.
 func TestCommitNamesTheRefusedObject(t *testing.T) {
-	c := dial(t, newNetNS(t))
+	c := dial(t, netns.ForTest(t))
 	table := big(10, 0)
 	commit(t, c, nfttest.Make([]nft.Table{table}))
 	bad := nft.Chain{Name: "bad", Rules: []nft.Rule{{Stmts: []nft.Stmt{nft.Do{Verdict: nft.GoTo("nowhere")}}}}}
@@ -165,7 +167,7 @@ func TestCommitNamesTheRefusedObject(t *testing.T) {
 
 // On a lasting connection the answer to one batch is never taken for that to another.
 func TestCommitTellsBatchesApart(t *testing.T) {
-	c := dial(t, newNetNS(t))
+	c := dial(t, netns.ForTest(t))
 	table := big(2_000, 0)
 	commit(t, c, nfttest.Make([]nft.Table{table}))
 	there, missing := table.Elements["endpoints"][0], nft.Element{Key: nfttest.FrontEnd(nft.IPv4, 77, 77).Uint32(7)}
@@ -182,7 +184,7 @@ func TestCommitTellsBatchesApart(t *testing.T) {
 
 // Many refusals in one batch are reported as the first.
 func TestCommitWithManyErrors(t *testing.T) {
-	c := dial(t, newNetNS(t))
+	c := dial(t, netns.ForTest(t))
 	table := big(10, 0)
 	commit(t, c, nfttest.Make([]nft.Table{table}))
 	chains := make([]nft.Chain, 20_000)
@@ -204,7 +206,7 @@ func TestCommitWithManyErrors(t *testing.T) {
 // The transaction fails as a whole if it closes a loop between chains: found at the end, where no step
 // can be blamed. The connection works on.
 func TestCommitRefusedAsAWhole(t *testing.T) {
-	c := dial(t, newNetNS(t))
+	c := dial(t, netns.ForTest(t))
 	chain := func(name, to string) *nft.Chain {
 		return &nft.Chain{Name: name, Rules: []nft.Rule{{Stmts: []nft.Stmt{nft.Do{Verdict: nft.GoTo(to)}}}}}
 	}
@@ -236,7 +238,7 @@ func TestCommitRefusedAsAWhole(t *testing.T) {
 
 // Whatever is written while it reads, Load returns a state that was there.
 func TestLoadBetweenCommits(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	writer, reader := dial(t, n), dial(t, n)
 	table := big(3_000, 0)
 	commit(t, writer, nfttest.Make([]nft.Table{table}))

@@ -70,7 +70,7 @@ func TestWatchReports(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			n := newNetNS(t)
+			n := netns.ForTest(t)
 			c := dial(t, n)
 			commit(t, c, nfttest.Make(nfttest.Tables()))
 			runNFT(t, n, "add chain ip "+nfttest.Name+" foreign-rules; add set ip "+nfttest.Name+" foreign-marks { type mark; elements = { 7 }; }", "-f", "-")
@@ -106,7 +106,7 @@ func TestWatchKeepsQuiet(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			n := newNetNS(t)
+			n := netns.ForTest(t)
 			c := dial(t, n)
 			load(t, c, nfttest.Name)
 			commit(t, c, nfttest.Make(nfttest.Tables()))
@@ -129,7 +129,7 @@ func refusedTx() nft.Tx {
 
 // What happened between the last look and the beginning of the watch is a change.
 func TestWatchReportsWhatItMissed(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	c := dial(t, n)
 	load(t, c, nfttest.Name)
 	commit(t, c, nfttest.Make(nfttest.Tables()))
@@ -139,7 +139,7 @@ func TestWatchReportsWhatItMissed(t *testing.T) {
 
 // Changes without end are reported a few times a second; events that find no room are a change.
 func TestWatchJoinsBursts(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	c := dial(t, n)
 	load(t, c, nfttest.Name)
 	commit(t, c, nfttest.Make(nfttest.Tables()))

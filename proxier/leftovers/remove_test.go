@@ -26,12 +26,7 @@ func newNetNS(t *testing.T) *netns.NetNS {
 			skip("needs nftables and iptables with nf_tables: %v", err)
 		}
 	}
-	n, err := netns.New(t.Name())
-	if err != nil {
-		skip("needs root to make a network namespace: %v", err)
-	}
-	t.Cleanup(func() { n.Close() })
-	return n
+	return netns.ForTest(t)
 }
 
 // program runs a program in a namespace and returns its output.

@@ -1,10 +1,8 @@
 package plan
 
 import (
-	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"testing"
 
 	"github.com/nftproxy/nftproxy/e2e/netns"
@@ -15,19 +13,13 @@ import (
 // dialKernel returns a connection to nftables in a network namespace of the benchmark's own.
 func dialKernel(b *testing.B) *kernel.Conn {
 	b.Helper()
-	if os.Getuid() != 0 {
-		b.Skip("this benchmark makes network namespaces: it needs root")
-	}
-	n, err := netns.New("bench")
-	if err != nil {
-		b.Fatal(err)
-	}
+	n := netns.ForTest(b)
 	c, err := kernel.Dial(kernel.Config{NetNS: n.FD()})
 	if err != nil {
 		b.Fatal(err)
 	}
 	b.Cleanup(func() {
-		if err := errors.Join(c.Close(), n.Close()); err != nil {
+		if err := c.Close(); err != nil {
 			b.Error(err)
 		}
 	})

@@ -1,7 +1,6 @@
 package suite_test
 
 import (
-	"os"
 	"testing"
 
 	"github.com/nftproxy/nftproxy/e2e/netns"
@@ -12,14 +11,7 @@ import (
 // TestLinux runs the suite on Linux, each test in a network namespace of its own.
 func TestLinux(t *testing.T) {
 	suite.Run(t, func(t *testing.T) suite.Kernel {
-		n, err := netns.New(t.Name())
-		if err != nil {
-			if os.Getenv("CI") != "" || os.Getenv("NFTPROXY_TEST") == "all" {
-				t.Fatal(err)
-			}
-			t.Skipf("needs root to make a network namespace: %v", err)
-		}
-		t.Cleanup(func() { n.Close() })
+		n := netns.ForTest(t)
 		c, err := kernel.Dial(kernel.Config{NetNS: n.FD()})
 		if err != nil {
 			t.Fatal(err)

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"os/exec"
 	"runtime"
 	"slices"
@@ -21,21 +20,6 @@ import (
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 )
-
-// newNetNS returns a network namespace that lives as long as the test. Without root the test is
-// skipped, unless tests must not be.
-func newNetNS(t testing.TB) *netns.NetNS {
-	t.Helper()
-	n, err := netns.New(t.Name())
-	if err != nil {
-		if os.Getenv("CI") != "" || os.Getenv("NFTPROXY_TEST") == "all" {
-			t.Fatal(err)
-		}
-		t.Skipf("needs root to make a network namespace: %v", err)
-	}
-	t.Cleanup(func() { n.Close() })
-	return n
-}
 
 // dial connects to the connection tracking of a namespace for as long as the test lives.
 func dial(t testing.TB, n *netns.NetNS) *Conn {
@@ -192,7 +176,7 @@ func TestDeleteUDP(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			n := newNetNS(t)
+			n := netns.ForTest(t)
 			c := dial(t, n)
 			create(t, c, flows()...)
 			before := list(t, n)
@@ -213,7 +197,7 @@ func TestDeleteUDP(t *testing.T) {
 
 // The kernel hands over nothing but what is asked for: a million other entries cost next to nothing.
 func TestKernelFilters(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	c := dial(t, n)
 	create(t, c, flows()...)
 	tests := []struct {
@@ -250,7 +234,7 @@ func TestKernelFilters(t *testing.T) {
 
 // An entry that took the place of the one that was looked at stays.
 func TestDeleteIsExact(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	c, other := dial(t, n), dial(t, n)
 	f := flow{unix.IPPROTO_UDP, "10.0.0.1:1", "10.96.0.10:53", "10.1.0.1:53", 0}
 	create(t, c, f)
@@ -272,7 +256,7 @@ func TestDeleteIsExact(t *testing.T) {
 
 // An answer that was under way when its entry was deleted makes it anew the other way round: that goes, too.
 func TestDeleteLateAnswers(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	c := dial(t, n)
 	create(t, c, flow{unix.IPPROTO_UDP, "10.0.0.1:1", "10.96.0.10:53", "10.96.0.10:53", 0})
 	if got, err := c.DeleteUDP(t.Context(), nft.IPv4, nil, func(conntrack.Entry) bool { return true }); err != nil || got != 1 {
@@ -291,7 +275,7 @@ func TestDeleteLateAnswers(t *testing.T) {
 
 // A pass that is broken off leaves nothing that confuses the next one.
 func TestDeleteAfterCancel(t *testing.T) {
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	c := dial(t, n)
 	create(t, c, many(2000)...)
 	ctx, cancel := context.WithCancel(t.Context())
@@ -315,7 +299,7 @@ func many(n int) []flow {
 // TestMemoryIsFlat looks at many entries and deletes a tenth: no memory is needed for them.
 func TestMemoryIsFlat(t *testing.T) {
 	const entries = 200_000
-	n := newNetNS(t)
+	n := netns.ForTest(t)
 	c := dial(t, n)
 	create(t, c, many(entries)...)
 	runtime.GC()
