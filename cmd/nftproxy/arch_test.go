@@ -35,9 +35,10 @@ func mayImport() map[string][]string {
 		"nft/kernel":               {"nft", sys, "github.com/google/nftables/...", "github.com/mdlayher/netlink/..."},
 		"proxier/model":            nil,
 		"proxier/plan":             {"nft", "proxier/model"},
-		"proxier":                  {"nft", "proxier/model", "proxier/plan", zap},
+		"proxier":                  {"nft", "proxier/ipvs", "proxier/model", "proxier/plan", zap},
 		"proxier/conntrack":        {"nft", "proxier", "proxier/model", zap},
 		"proxier/conntrack/kernel": {"nft", "proxier/conntrack", sys, "github.com/mdlayher/netlink"},
+		"proxier/ipvs":             {"proxier/model"},
 		"proxier/events":           {"proxier/model", zap},
 		"proxier/health":           {"nft", "proxier/events", "proxier/model", "proxier/plan", zap},
 		"proxier/metrics":          {"nft", "proxier", "proxier/model", "proxier/plan", prom},
@@ -170,7 +171,7 @@ func TestImports(t *testing.T) {
 // TestPlanIsPure keeps clock, log, files and waiting out of what decides.
 func TestPlanIsPure(t *testing.T) {
 	for _, f := range production(t) {
-		if f.dir != "proxier/plan" && f.dir != "proxier/model" && f.dir != "nft" {
+		if !slices.Contains([]string{"proxier/plan", "proxier/model", "proxier/ipvs", "nft"}, f.dir) {
 			continue
 		}
 		for _, path := range f.imports(t) {
