@@ -29,6 +29,19 @@ test: setup-test lint ## run everything, from the linters to packets and a real 
 	NFTPROXY_TEST=all CGO_ENABLED=1 go test -race -timeout 10m $$(go list ./... | grep -v '/e2e')
 	NFTPROXY_TEST=all go test -p 1 -timeout 60m ./e2e/...
 
+# What runs in a virtual machine with a kernel that has IPVS: packages, and the tests of them.
+VM_PACKAGES ?= ./e2e/vm
+VM_RUN      ?= .
+VM_FLAGS    ?=
+
+.PHONY: test-vm
+test-vm: setup-test bin/vm ## run in a virtual machine what needs IPVS; VM_PACKAGES and VM_RUN choose, VM_FLAGS go to the tests
+	NFTPROXY_TEST=all go test -vet=off -count=1 -timeout 30m -exec '$(CURDIR)/bin/vm' -run '$(VM_RUN)' $(VM_PACKAGES) $(VM_FLAGS)
+
+.PHONY: bin/vm
+bin/vm:
+	CGO_ENABLED=0 go build -trimpath -o bin/vm ./e2e/vm/exec
+
 .PHONY: unit
 unit: ## run the tests that are quick; those that need root are skipped without it
 	go test $$(go list ./... | grep -v '/e2e')
@@ -95,5 +108,6 @@ setup:
 # A race detector needs a C compiler.
 .PHONY: setup-test
 setup-test:
-	@.tools/setup nft=nftables ip=iproute2 iptables-nft=iptables conntrack=conntrack tcpdump=tcpdump gcc=gcc git=git
+	@.tools/setup nft=nftables ip=iproute2 iptables-nft=iptables conntrack=conntrack tcpdump=tcpdump gcc=gcc git=git \
+		qemu-system-x86_64=qemu-system-x86 busybox=busybox-static ipvsadm=ipvsadm
 	@[ -e /usr/include/stdlib.h ] || .tools/setup missing-libc-headers=libc6-dev
