@@ -39,6 +39,8 @@ func mayImport() map[string][]string {
 		"proxier/conntrack":        {"nft", "proxier", "proxier/model", zap},
 		"proxier/conntrack/kernel": {"nft", "proxier/conntrack", sys, "github.com/mdlayher/netlink"},
 		"proxier/ipvs":             {"proxier/model"},
+		"proxier/ipvs/fake":        {"proxier/ipvs", sys},
+		"proxier/ipvs/fake/suite":  {"proxier/ipvs", "proxier/model", sys, "github.com/google/go-cmp/..."},
 		"proxier/events":           {"proxier/model", zap},
 		"proxier/health":           {"nft", "proxier/events", "proxier/model", "proxier/plan", zap},
 		"proxier/metrics":          {"nft", "proxier", "proxier/model", "proxier/plan", prom},

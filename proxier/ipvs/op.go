@@ -23,8 +23,9 @@ const (
 
 // An Op is one step.
 //
-// Adding what is there fails with EEXIST, and setting or deleting what is not with an error of the
-// kernel's choice (ESRCH for servers, ENOENT for destinations); for addresses both count as done.
+// Steps may be done again: adding a server or destination that is there sets it, adding an address that is
+// there and deleting anything that is not counts as done. Setting what is not there fails (ESRCH for a server,
+// ENOENT for a destination), as does a destination for a server that is not there (ESRCH).
 type Op struct {
 	Verb Verb
 	// Key is the virtual server, of steps about servers and destinations.
