@@ -86,7 +86,7 @@ func (c *checker) dynamic(name string, key []Field, data Field) {
 func (c *checker) setField(s SetField) {
 	switch s.Field.Kind {
 	case Priority, DAddr, TCPDPort, UDPDPort, SCTPDPort:
-	case SAddr, L4Proto, DPort, Random, Hash, Verdicts, UnknownField:
+	case SAddr, L4Proto, DPort, Random, Hash, Turn, SourceHash, Verdicts, UnknownField:
 		c.errorf("%s cannot be written", s.Field.Text(c.table.Family))
 	}
 	c.lookup(s.Map, s.Key, func(set *Set) string {
@@ -136,11 +136,20 @@ func (c *checker) alike(declared, used []Field) bool {
 		if d.typeName(c.table.Family) != u.typeName(c.table.Family) {
 			return false
 		}
-		if hostOrder(d) && d.Kind != u.Kind {
+		if hostOrder(d) && origin(d) != origin(u) {
 			return false
 		}
 	}
 	return true
+}
+
+// origin returns what a number stands for: the place of an endpoint in a list is picked in several
+// ways.
+func origin(k Field) FieldKind {
+	if k.Kind == Turn || k.Kind == SourceHash {
+		return Random
+	}
+	return k.Kind
 }
 
 // isAddr reports whether a field is an address.

@@ -14,6 +14,8 @@ const (
 	SCTPDPort                     // sctp dport
 	Random                        // numgen random mod N: integer, host byte order
 	Hash                          // jhash over client and front end, mod 2^32-1, seed N: integer, host byte order
+	Turn                          // numgen inc mod N, the next number at each packet: integer, host byte order
+	SourceHash                    // jhash over the source address, mod N, seed 1: integer, host byte order
 	Priority                      // meta priority: classid, host byte order
 	Verdicts                      // the data of a verdict map
 	UnknownField                  // found in the kernel, not ours; we never make one
@@ -22,7 +24,7 @@ const (
 // A Field is one part of a key or of a value.
 type Field struct {
 	Kind FieldKind
-	// N is the modulus of Random and the seed of Hash; 0 for all others.
+	// N is the modulus of Random, Turn and SourceHash and the seed of Hash; 0 for all others.
 	N uint32
 }
 
@@ -34,6 +36,11 @@ func FrontEndKey(more ...Field) []Field {
 // NodePortKey is the key that finds a node port: protocol and port.
 func NodePortKey(more ...Field) []Field {
 	return append([]Field{{Kind: L4Proto}, {Kind: DPort}}, more...)
+}
+
+// Computed reports whether the field is a number that the kernel makes, and so an integer in a key.
+func (k Field) Computed() bool {
+	return k.Kind == Random || k.Kind == Hash || k.Kind == Turn || k.Kind == SourceHash
 }
 
 // EndpointData is the value that a dnat statement takes: address and port.

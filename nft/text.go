@@ -81,7 +81,7 @@ func (s *Set) perLine(f Family) int {
 			return 1
 		}
 		return 2
-	case L4Proto, DPort, TCPDPort, UDPDPort, SCTPDPort, Random, Hash, Priority:
+	case L4Proto, DPort, TCPDPort, UDPDPort, SCTPDPort, Random, Hash, Turn, SourceHash, Priority:
 		return 5
 	case Verdicts, UnknownField:
 	}

@@ -143,7 +143,7 @@ func (k Field) size(f Family) int {
 			return 16
 		}
 		return 4
-	case L4Proto, DPort, TCPDPort, UDPDPort, SCTPDPort, Random, Hash, Priority:
+	case L4Proto, DPort, TCPDPort, UDPDPort, SCTPDPort, Random, Hash, Turn, SourceHash, Priority:
 		return 4
 	case Verdicts, UnknownField:
 	}
@@ -172,7 +172,7 @@ func appendField(b []byte, k Field, v []byte) []byte {
 		return appendProto(b, v[0])
 	case DPort, TCPDPort, UDPDPort, SCTPDPort:
 		return strconv.AppendUint(b, uint64(binary.BigEndian.Uint16(v)), 10)
-	case Random, Hash:
+	case Random, Hash, Turn, SourceHash:
 		return strconv.AppendUint(b, uint64(binary.NativeEndian.Uint32(v)), 10)
 	case Priority:
 		return appendPriority(b, binary.NativeEndian.Uint32(v))

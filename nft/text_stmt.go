@@ -38,6 +38,10 @@ func (k Field) Text(f Family) string {
 		return "sctp dport"
 	case Random:
 		return fmt.Sprintf("numgen random mod %d", k.N)
+	case Turn:
+		return fmt.Sprintf("numgen inc mod %d", k.N)
+	case SourceHash:
+		return fmt.Sprintf("jhash %s saddr mod %d seed 0x1", f, k.N)
 	case Hash:
 		return fmt.Sprintf("jhash %s saddr . %s daddr . meta l4proto . th dport mod 4294967295 seed 0x%x", f, f, k.N)
 	case Priority:
@@ -52,7 +56,7 @@ func (k Field) Text(f Family) string {
 // typeofText returns the expression that declares the field in a set. A random number and a hash
 // are both integers; nft 1.0.6 crashes on a typeof that names a hash.
 func (k Field) typeofText(f Family) string {
-	if k.Kind == Random || k.Kind == Hash {
+	if k.Computed() {
 		return "numgen random mod 2"
 	}
 	return k.Text(f)
@@ -70,7 +74,7 @@ func (k Field) typeName(f Family) string {
 		return "inet_proto"
 	case DPort, TCPDPort, UDPDPort, SCTPDPort:
 		return "inet_service"
-	case Random, Hash:
+	case Random, Hash, Turn, SourceHash:
 		return "integer"
 	case Priority:
 		return "classid"
@@ -82,7 +86,7 @@ func (k Field) typeName(f Family) string {
 }
 
 // hostOrder reports whether values of the field are numbers in the byte order of the host.
-func hostOrder(k Field) bool { return k.Kind == Random || k.Kind == Hash || k.Kind == Priority }
+func hostOrder(k Field) bool { return k.Computed() || k.Kind == Priority }
 
 // equals returns the operator of a comparison where equality needs none.
 func equals(not bool) string {

@@ -254,7 +254,7 @@ func (f *flow) setField(s nft.SetField) bool {
 		f.Packet.Dst, _ = netip.AddrFromSlice(data)
 	case nft.TCPDPort, nft.UDPDPort, nft.SCTPDPort:
 		f.Packet.DstPort = binary.BigEndian.Uint16(data)
-	case nft.SAddr, nft.L4Proto, nft.DPort, nft.Random, nft.Hash, nft.Verdicts, nft.UnknownField:
+	case nft.SAddr, nft.L4Proto, nft.DPort, nft.Random, nft.Hash, nft.Turn, nft.SourceHash, nft.Verdicts, nft.UnknownField:
 		panic("fake: a field that cannot be written: " + s.Field.Text(f.family))
 	}
 	return true
@@ -269,7 +269,7 @@ func (f *flow) has(k nft.Field) bool {
 		return f.Proto == unix.IPPROTO_UDP
 	case nft.SCTPDPort:
 		return f.Proto == unix.IPPROTO_SCTP
-	case nft.SAddr, nft.DAddr, nft.L4Proto, nft.DPort, nft.Random, nft.Hash, nft.Priority, nft.Verdicts, nft.UnknownField:
+	case nft.SAddr, nft.DAddr, nft.L4Proto, nft.DPort, nft.Random, nft.Hash, nft.Turn, nft.SourceHash, nft.Priority, nft.Verdicts, nft.UnknownField:
 	}
 	return true
 }
@@ -298,6 +298,10 @@ func (f *flow) key(fields []nft.Field) (nft.Value, bool) {
 			v = v.Port(f.Packet.DstPort)
 		case nft.Random:
 			v = v.Uint32(f.random(k.N))
+		case nft.Turn:
+			v = v.Uint32(f.random(k.N))
+		case nft.SourceHash:
+			v = v.Uint32(sourceHash(f.Src, k.N))
 		case nft.Hash:
 			v = v.Uint32(f.hash(k.N))
 		case nft.Priority:
@@ -319,6 +323,13 @@ func (f *flow) random(mod uint32) uint32 {
 		panic("fake: picked a number that numgen does not make")
 	}
 	return n
+}
+
+// sourceHash returns a number below mod that depends on the client alone. Its value is not the kernel's.
+func sourceHash(client netip.Addr, mod uint32) uint32 {
+	h := fnv.New32a()
+	h.Write(client.AsSlice())
+	return h.Sum32() % mod
 }
 
 // hash returns a number of what the kernel's jhash goes over. Its value is not the kernel's.

@@ -271,8 +271,16 @@ func readKey(f nft.Family, exprs []expr.Any, port nft.Field) (key []nft.Field, n
 			}
 		case *expr.Numgen:
 			field = nft.Field{Kind: nft.Random, N: e.Modulus}
+			if e.Type == unix.NFT_NG_INCREMENTAL {
+				field.Kind = nft.Turn
+			}
 		case *expr.Hash:
-			// It takes the place of what it hashed.
+			// It takes the place of what it hashed: the client's address alone, or with the front end.
+			if _, address := p.address(nft.Field{Kind: nft.SAddr}); e.Length == address {
+				key = key[:max(len(key)-1, 0)]
+				field = nft.Field{Kind: nft.SourceHash, N: e.Modulus}
+				break
+			}
 			key = key[:max(len(key)-1-len(nft.FrontEndKey()), 0)]
 			field = nft.Field{Kind: nft.Hash, N: e.Seed}
 		default:

@@ -15,13 +15,13 @@ import (
 
 // anyKey draws the fields of a key.
 func anyKey(t *rapid.T) []nft.Field {
-	kinds := []nft.FieldKind{nft.SAddr, nft.DAddr, nft.L4Proto, nft.DPort, nft.Random, nft.Priority, nft.Hash}
+	kinds := []nft.FieldKind{nft.SAddr, nft.DAddr, nft.L4Proto, nft.DPort, nft.Random, nft.Priority, nft.Hash, nft.Turn, nft.SourceHash}
 	var key []nft.Field
 	words := 0
 	for _, kind := range rapid.SliceOfN(rapid.SampledFrom(kinds), 1, 4).Draw(t, "kinds") {
 		field := nft.Field{Kind: kind}
 		switch kind {
-		case nft.Random, nft.Hash:
+		case nft.Random, nft.Hash, nft.Turn, nft.SourceHash:
 			field.N = rapid.Uint32Range(1, 1<<32-1).Draw(t, "n")
 		case nft.SAddr, nft.DAddr:
 			words += 3

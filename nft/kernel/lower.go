@@ -168,21 +168,24 @@ func (p *program) load(field nft.Field, word int) {
 		p.add(&expr.Payload{DestRegister: reg, Base: expr.PayloadBaseTransportHeader, Offset: dport, Len: 2})
 	case nft.Random:
 		p.add(&expr.Numgen{Register: reg, Modulus: field.N, Type: unix.NFT_NG_RANDOM})
+	case nft.Turn:
+		p.add(&expr.Numgen{Register: reg, Modulus: field.N, Type: unix.NFT_NG_INCREMENTAL})
 	case nft.Priority:
 		p.add(&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: reg})
+	case nft.SourceHash:
+		p.hash([]nft.Field{{Kind: nft.SAddr}}, field.N, 1, word)
 	case nft.Hash:
-		p.hash(field, word)
+		p.hash(append([]nft.Field{{Kind: nft.SAddr}}, nft.FrontEndKey()...), ^uint32(0), field.N, word)
 	case nft.Verdicts, nft.UnknownField:
 		p.fail("field kind %d cannot be read", field.Kind)
 	}
 }
 
-// hash appends a hash over client and front end. What it reads goes to the registers behind its own,
+// hash appends a hash over fields. What it reads goes to the registers behind its own,
 // or over its own where there are too few left: the kernel writes the hash after it read them.
 //
 //	jhash ip6 saddr . ip6 daddr . meta l4proto . th dport mod 4294967295 seed 0x1
-func (p *program) hash(field nft.Field, word int) {
-	fields := append([]nft.Field{{Kind: nft.SAddr}}, nft.FrontEndKey()...)
+func (p *program) hash(fields []nft.Field, modulus, seed uint32, word int) {
 	words := p.widths(fields)
 	inner := min(word+1, registers-words)
 	if inner < word {
@@ -192,7 +195,7 @@ func (p *program) hash(field nft.Field, word int) {
 	p.key(fields, inner)
 	p.add(&expr.Hash{
 		SourceRegister: register(inner), DestRegister: register(word), Length: uint32(words) * 4,
-		Modulus: ^uint32(0), Seed: field.N, Type: expr.HashTypeJenkins,
+		Modulus: modulus, Seed: seed, Type: expr.HashTypeJenkins,
 	})
 }
 

@@ -33,7 +33,7 @@ func typeOf(f nft.Family, field nft.Field) datatype {
 		return datatype{id: 12, size: 1}
 	case nft.DPort:
 		return datatype{id: 13, size: 2, order: 2}
-	case nft.Random, nft.Hash:
+	case nft.Random, nft.Hash, nft.Turn, nft.SourceHash:
 		return datatype{id: 4, size: 4}
 	case nft.Priority:
 		return datatype{id: 23, size: 4, order: 1}
@@ -182,7 +182,7 @@ func needsTypeof(s *nft.Set) bool {
 	}
 	for _, field := range s.Key {
 		switch field.Kind {
-		case nft.Random, nft.Hash, nft.Priority:
+		case nft.Random, nft.Hash, nft.Turn, nft.SourceHash, nft.Priority:
 			return true
 		case nft.SAddr, nft.DAddr, nft.L4Proto, nft.DPort, nft.TCPDPort, nft.UDPDPort, nft.SCTPDPort, nft.Verdicts, nft.UnknownField:
 		}
@@ -259,7 +259,7 @@ func appendTypeofField(b []byte, f nft.Family, field nft.Field) []byte {
 		return expr(exprMeta, unix.NFT_META_L4PROTO)
 	case nft.Priority:
 		return expr(exprMeta, unix.NFT_META_PRIORITY)
-	case nft.Random, nft.Hash:
+	case nft.Random, nft.Hash, nft.Turn, nft.SourceHash:
 		return expr(exprNumgen, unix.NFT_NG_RANDOM, 2, 0)
 	case nft.Verdicts:
 		return expr(exprVerdict)

@@ -125,6 +125,12 @@ func chains(f nft.Family) []nft.Chain {
 		}},
 		{Name: "refuse", Rules: []nft.Rule{rule(nft.Reject{})}},
 		{Name: "empty"},
+		{Name: "lb-rr-2", Comment: "in turn", Rules: []nft.Rule{
+			rule(nft.DNAT{Key: nft.FrontEndKey(nft.Field{Kind: nft.Turn, N: 2}), Map: "endpoints"}),
+		}},
+		{Name: "lb-sh-2", Comment: "by client", Rules: []nft.Rule{
+			rule(nft.DNAT{Key: nft.FrontEndKey(nft.Field{Kind: nft.SourceHash, N: 2}), Map: "endpoints"}),
+		}},
 	}
 }
 
