@@ -61,9 +61,9 @@ func slice(n, service string, ips ...string) *objects.Slice {
 	s := &objects.Slice{Name: name(n), Service: name(service)}
 	s.Subsets = []objects.Subset{{Ports: []objects.SlicePort{{Protocol: model.TCP, Port: 8080}}}}
 	for _, ip := range ips {
-		s.Subsets[0].Endpoints = append(s.Subsets[0].Endpoints, model.Endpoint{
+		s.Subsets[0].Endpoints = append(s.Subsets[0].Endpoints, objects.Endpoint{Endpoint: model.Endpoint{
 			Addr: netip.AddrPortFrom(netip.MustParseAddr(ip), 0), Ready: true, Serving: true,
-		})
+		}})
 	}
 	return s
 }

@@ -101,10 +101,16 @@ type Service struct {
 	InternalLocal bool
 	// Affinity is the timeout of session affinity ClientIP; 0 for none.
 	Affinity time.Duration
+	// Scheduler is how new connections are spread over the endpoints, by the name that IPVS gives it,
+	// or [Random]; empty for what the node's default is.
+	Scheduler string
 	// HealthCheckNodePort is the port of the health check server; 0 for none.
 	HealthCheckNodePort uint16
 	Ports               []Port
 }
+
+// Random is the scheduler of nftables: an endpoint at random. IPVS has no such.
+const Random = "random"
 
 // A Port is one port of a Service with its endpoints.
 type Port struct {
@@ -124,6 +130,9 @@ type Endpoint struct {
 	Node string
 	// Ready, Serving and Terminating are the conditions, with the defaults applied.
 	Ready, Serving, Terminating bool
+	// Weight is the endpoint's share of new connections under a scheduler that knows weights; 1 if
+	// nothing else is said, and 0 for no new connections.
+	Weight uint16
 	// Hints are nil if the endpoint has none.
 	Hints *Hints
 }

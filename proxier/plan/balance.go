@@ -12,8 +12,38 @@ import (
 // with that number share it.
 type balancer struct {
 	kind    balancerKind
+	pick    pick // not of the affinity kinds
 	count   int
 	timeout time.Duration // of the affinity kinds
+}
+
+// A pick is a way to choose an endpoint.
+type pick uint8
+
+// The ways. All but the first are for Services that ask for a scheduler of IPVS that the kernel does not
+// have; one turn is shared by all Services with as many endpoints.
+const (
+	pickRandom pick = iota
+	pickTurn        // rr
+	pickSource      // sh
+)
+
+// field returns the key field that picks one of n.
+func (p pick) field(n int) nft.Field {
+	kind := map[pick]nft.FieldKind{pickRandom: nft.Random, pickTurn: nft.Turn, pickSource: nft.SourceHash}[p]
+	return nft.Field{Kind: kind, N: uint32(n)}
+}
+
+// word returns what stands in the names of chains, and how in their comments.
+func (p pick) word() (name, comment string) {
+	switch p {
+	case pickTurn:
+		return "rr-", "in turn"
+	case pickSource:
+		return "sh-", "by the client's address"
+	case pickRandom:
+	}
+	return "", "at random"
 }
 
 // balancerKind says in which maps a balancer looks.
@@ -29,6 +59,9 @@ const (
 	balanceAffinity
 	balanceAffinityLocal
 )
+
+// prepared reports whether the chain is one that is always there.
+func (b balancer) prepared() bool { return b.pick == pickRandom && b.count <= prepared(b.kind) }
 
 // prepared is, for each kind, the largest number of endpoints whose chain is always there. A chain
 // that is made while the maps are empty costs nothing; one that is made at 10,000 Services and more
@@ -59,15 +92,16 @@ func preparedBalancers() []balancer {
 
 // name returns the chain's name.
 func (b balancer) name() string {
+	pick, _ := b.pick.word()
 	switch b.kind {
 	case balanceFrontEnd:
-		return fmt.Sprintf("lb-%d", b.count)
+		return fmt.Sprintf("lb-%s%d", pick, b.count)
 	case balanceLocal:
-		return fmt.Sprintf("local-lb-%d", b.count)
+		return fmt.Sprintf("local-lb-%s%d", pick, b.count)
 	case balanceNodePort:
-		return fmt.Sprintf("nodeport-%d", b.count)
+		return fmt.Sprintf("nodeport-%s%d", pick, b.count)
 	case balanceNodePortLocal:
-		return fmt.Sprintf("nodeport-local-%d", b.count)
+		return fmt.Sprintf("nodeport-local-%s%d", pick, b.count)
 	case balanceAffinity:
 		return fmt.Sprintf("affinity-%d-%ds", b.count, int(b.timeout.Seconds()))
 	case balanceAffinityLocal:
@@ -84,13 +118,13 @@ func (b balancer) chain(f nft.Family) nft.Chain {
 	c := nft.Chain{Name: b.name(), Comment: b.comment()}
 	switch b.kind {
 	case balanceFrontEnd:
-		c.Rules = pickRules(nft.FrontEndKey, setEndpoints, b.count)
+		c.Rules = pickRules(nft.FrontEndKey, setEndpoints, b)
 	case balanceLocal:
-		c.Rules = pickRules(nft.FrontEndKey, setLocalEndpoints, b.count)
+		c.Rules = pickRules(nft.FrontEndKey, setLocalEndpoints, b)
 	case balanceNodePort:
-		c.Rules = pickRules(nft.NodePortKey, setNodePortEnds, b.count)
+		c.Rules = pickRules(nft.NodePortKey, setNodePortEnds, b)
 	case balanceNodePortLocal:
-		c.Rules = pickRules(nft.NodePortKey, setNodePortLocals, b.count)
+		c.Rules = pickRules(nft.NodePortKey, setNodePortLocals, b)
 	case balanceAffinity:
 		c.Rules = b.affinityRules(f, setAffinitySlots, setAffinityEnds)
 	case balanceAffinityLocal:
@@ -105,15 +139,16 @@ func (b balancer) comment() string {
 	if b.count == 1 {
 		endpoints = "1 endpoint"
 	}
+	_, how := b.pick.word()
 	switch b.kind {
 	case balanceFrontEnd:
-		return "to a front end's " + endpoints + ", at random"
+		return "to a front end's " + endpoints + ", " + how
 	case balanceLocal:
-		return "to a front end's " + endpoints + " of this node, at random"
+		return "to a front end's " + endpoints + " of this node, " + how
 	case balanceNodePort:
-		return "to a node port's " + endpoints + ", at random"
+		return "to a node port's " + endpoints + ", " + how
 	case balanceNodePortLocal:
-		return "to a node port's " + endpoints + " of this node, at random"
+		return "to a node port's " + endpoints + " of this node, " + how
 	case balanceAffinity:
 		return "session affinity: to the client's last of " + endpoints + ", or one at random"
 	case balanceAffinityLocal:
@@ -122,14 +157,14 @@ func (b balancer) comment() string {
 	panic("plan: balancer without a kind")
 }
 
-// pickRules returns the rules that pick one of count endpoints.
+// pickRules returns the rules that pick one of a balancer's endpoints.
 //
 // The second rule is for the packet that meets this chain with the elements of a later transaction:
 // the number of endpoints went down and the random index is one too high. There is always an
 // endpoint at index 0.
-func pickRules(key func(...nft.Field) []nft.Field, endpoints string, count int) []nft.Rule {
-	rules := []nft.Rule{{Stmts: []nft.Stmt{nft.DNAT{Key: key(random(count)), Map: endpoints}}}}
-	if count > 1 {
+func pickRules(key func(...nft.Field) []nft.Field, endpoints string, b balancer) []nft.Rule {
+	rules := []nft.Rule{{Stmts: []nft.Stmt{nft.DNAT{Key: key(b.pick.field(b.count)), Map: endpoints}}}}
+	if b.count > 1 {
 		rules = append(rules, nft.Rule{
 			Stmts:   []nft.Stmt{nft.DNAT{Key: key(random(1)), Map: endpoints}},
 			Comment: "the endpoint went while we looked",
@@ -186,5 +221,5 @@ func random(n int) nft.Field { return nft.Field{Kind: nft.Random, N: uint32(n)} 
 
 // compare orders balancers by kind, number of endpoints and timeout.
 func (b balancer) compare(o balancer) int {
-	return cmp.Or(cmp.Compare(b.kind, o.kind), cmp.Compare(b.count, o.count), cmp.Compare(b.timeout, o.timeout))
+	return cmp.Or(cmp.Compare(b.kind, o.kind), cmp.Compare(b.pick, o.pick), cmp.Compare(b.count, o.count), cmp.Compare(b.timeout, o.timeout))
 }

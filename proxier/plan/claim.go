@@ -28,6 +28,7 @@ const (
 	keyClusterIP                // a cluster IP, whatever the port
 	keyAffinity                 // the memory of a Service port, by cluster IP, protocol and port
 	keyHairpin                  // an endpoint's address; several Services may have it
+	keyInner                    // a virtual server that only translated packets come to
 )
 
 // isNodePort reports whether the key is a node port.
@@ -62,6 +63,13 @@ type claim struct {
 	// affinity is the timeout of session affinity; memory is the Service port that remembers.
 	affinity time.Duration
 	memory   key
+	// pick is how one of the endpoints is chosen where nftables does.
+	pick pick
+	// server is the virtual server that the key is, nil for none: IPVS chooses, not nftables.
+	server *server
+	// behind are the endpoints of a front end that leads to a virtual server, which is then its one
+	// endpoint in cluster and local.
+	behind lists
 	// internalLocal says that the cluster IP uses the endpoints of this node: with session affinity
 	// it then goes to another chain.
 	internalLocal bool
@@ -98,6 +106,8 @@ func (c *claim) elements(k *key, to []entry) []entry {
 	case keyAffinity:
 		to = c.memoryElements(k, to, c.cluster, setAffinityServices, setAffinitySlots, setAffinityEnds, balanceAffinity)
 		return c.memoryElements(k, to, c.local, setAffinityLocals, setAffinityLSlots, setAffinityLEnds, balanceAffinityLocal)
+	case keyInner:
+		return append(to, entry{setInnerServers, nft.Element{Key: k.value(), Comment: c.comment}})
 	case keyFrontEnd:
 	}
 	switch {
@@ -122,14 +132,18 @@ func (c *claim) clusterIPElements(k *key, to []entry) []entry {
 	if len(c.cluster) == 0 {
 		return c.verdict(k, to, setNoEndpoints, c.refuse)
 	}
+	if c.server != nil {
+		to = append(to, entry{setServers, nft.Element{Key: k.value(), Comment: c.comment}})
+		return c.verdict(k, to, setServices, nft.GoTo(chainIPVS))
+	}
 	if c.affinity > 0 {
 		kind := balanceAffinity
 		if c.internalLocal {
 			kind = balanceAffinityLocal
 		}
-		return c.verdict(k, to, setServices, balancer{kind, len(c.cluster), c.affinity}.goTo())
+		return c.verdict(k, to, setServices, balancer{kind: kind, count: len(c.cluster), timeout: c.affinity}.goTo())
 	}
-	to = c.verdict(k, to, setServices, balancer{kind: balanceFrontEnd, count: len(c.cluster)}.goTo())
+	to = c.verdict(k, to, setServices, c.balancer(balanceFrontEnd, c.cluster).goTo())
 	return endpointElements(k, to, setEndpoints, c.cluster)
 }
 
@@ -182,7 +196,7 @@ func (c *claim) target(k *key, to []entry, services, endpoints string, list []ne
 	if c.affinity > 0 {
 		return c.verdict(k, to, services, nft.GoTo(memory))
 	}
-	to = c.verdict(k, to, services, balancer{kind: kind, count: len(list)}.goTo())
+	to = c.verdict(k, to, services, c.balancer(kind, list).goTo())
 	return endpointElements(k, to, endpoints, list)
 }
 
@@ -191,7 +205,7 @@ func (c *claim) memoryElements(k *key, to []entry, list []netip.AddrPort, servic
 	if len(list) == 0 {
 		return to
 	}
-	to = c.verdict(k, to, services, balancer{kind, len(list), c.affinity}.goTo())
+	to = c.verdict(k, to, services, balancer{kind: kind, count: len(list), timeout: c.affinity}.goTo())
 	for i, n := range endpointNumbers(list) {
 		to = append(
 			to,
@@ -222,22 +236,32 @@ func endpointElements(k *key, to []entry, set string, list []netip.AddrPort) []e
 // endpointValue returns an endpoint as the data of a map.
 func endpointValue(ap netip.AddrPort) nft.Value { return nft.Value{}.Addr(ap.Addr()).Port(ap.Port()) }
 
+// balancer returns the chain that picks one of a list of endpoints without affinity. A list of one
+// leaves nothing to pick.
+func (c *claim) balancer(kind balancerKind, list []netip.AddrPort) balancer {
+	b := balancer{kind: kind, count: len(list)}
+	if b.count > 1 {
+		b.pick = c.pick
+	}
+	return b
+}
+
 // balancers calls count with each chain that the claim's elements go to.
 func (c *claim) balancers(k *key, count func(balancer)) {
 	use := func(kind balancerKind, list []netip.AddrPort) {
 		if len(list) > 0 {
-			count(balancer{kind: kind, count: len(list)})
+			count(c.balancer(kind, list))
 		}
 	}
 	switch {
 	case k.kind == keyAffinity:
 		for kind, list := range map[balancerKind][]netip.AddrPort{balanceAffinity: c.cluster, balanceAffinityLocal: c.local} {
 			if len(list) > 0 {
-				count(balancer{kind, len(list), c.affinity})
+				count(balancer{kind: kind, count: len(list), timeout: c.affinity})
 			}
 		}
-	case k.kind != keyFrontEnd || c.affinity > 0:
-		// With affinity the memory's claim counts.
+	case k.kind != keyFrontEnd || c.affinity > 0 || c.server != nil:
+		// With affinity the memory's claim counts; IPVS needs no chain.
 	case k.isNodePort():
 		use(balanceNodePort, c.cluster)
 		use(balanceNodePortLocal, c.local)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/proxier/model"
 )
 
 // TableName is the name of our tables, one in each family.
@@ -23,6 +24,18 @@ type Config struct {
 	NodePortAddresses NodePortAddresses
 	// DisableIPv6 leaves IPv6 out, for hosts without it.
 	DisableIPv6 bool
+	// Scheduler is that of Services that name none; empty for [model.Random].
+	Scheduler string
+	// ExcludeIPVS are ranges of cluster IPs that never become virtual servers (--ipvs-exclude-cidrs).
+	ExcludeIPVS []netip.Prefix
+	// Schedulers are those of IPVS that the kernel has, sorted; none if it has no IPVS.
+	Schedulers []string
+	// Unfit are Services that do without IPVS, whatever they ask for: the kernel refused their virtual
+	// servers, or changes them right now.
+	Unfit map[model.Name]bool
+	// Draining are addresses of virtual servers that nothing wants any more, but that still have
+	// connections: new ones do not get past them to the node. Sorted.
+	Draining []netip.Addr
 }
 
 // DetectMode is a way to tell traffic of this node's pods (--detect-local-mode).
@@ -59,14 +72,18 @@ type NodePortAddresses struct {
 	CIDRs []netip.Prefix
 }
 
-// equal reports whether two Configs are the same.
+// equal reports whether two Configs lead to the same frame.
 func (c *Config) equal(o *Config) bool {
 	return c.MasqueradeAll == o.MasqueradeAll && c.MasqueradeBit == o.MasqueradeBit && c.DisableIPv6 == o.DisableIPv6 &&
 		c.DetectLocal.Mode == o.DetectLocal.Mode && c.DetectLocal.Interface == o.DetectLocal.Interface &&
 		slices.Equal(c.DetectLocal.CIDRs, o.DetectLocal.CIDRs) &&
 		c.NodePortAddresses.Primary == o.NodePortAddresses.Primary && c.NodePortAddresses.All == o.NodePortAddresses.All &&
-		slices.Equal(c.NodePortAddresses.CIDRs, o.NodePortAddresses.CIDRs)
+		slices.Equal(c.NodePortAddresses.CIDRs, o.NodePortAddresses.CIDRs) &&
+		c.usesIPVS() == o.usesIPVS() && slices.Equal(c.Draining, o.Draining)
 }
+
+// usesIPVS reports whether there may be virtual servers, now or left over.
+func (c *Config) usesIPVS() bool { return len(c.Schedulers) > 0 || len(c.Draining) > 0 }
 
 // families returns the families that are programmed.
 func (c *Config) families() []nft.Family {

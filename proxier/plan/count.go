@@ -52,5 +52,5 @@ func (c *familyCounts) addHolder(claims []keyedClaim, n int) {
 	}
 	to := &c[familyIndex(claims[0].key.family)]
 	to.FrontEnds += n
-	to.Endpoints += n * len(claims[0].claim.cluster)
+	to.Endpoints += n * len(claims[0].claim.endpoints().cluster)
 }

@@ -14,7 +14,7 @@ import (
 
 // endpoint returns a ready endpoint on a node, changed by some options.
 func endpoint(addr, node string, options ...func(*model.Endpoint)) model.Endpoint {
-	e := model.Endpoint{Addr: netip.MustParseAddrPort(addr), Node: node, Ready: true, Serving: true}
+	e := model.Endpoint{Addr: netip.MustParseAddrPort(addr), Node: node, Ready: true, Serving: true, Weight: 1}
 	for _, o := range options {
 		o(&e)
 	}

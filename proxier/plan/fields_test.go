@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	"github.com/nftproxy/nftproxy/proxier/model"
 )
 
@@ -67,6 +68,10 @@ func linesOf(s *State) []string {
 	}
 	for _, c := range s.Checks() {
 		lines = append(lines, fmt.Sprintf("%s check %d: %s has %d here", c.Family, c.Port, c.Service, c.Local))
+	}
+	for k, v := range s.Servers() {
+		servers := ipvs.State{Servers: ipvs.Table{k: v}}
+		lines = append(lines, "ipvs "+strings.Join(strings.Fields(servers.String()), " "))
 	}
 	return lines
 }
@@ -157,7 +162,7 @@ type fieldTest struct {
 func fieldTests() []fieldTest {
 	port := func(in *input) *model.Port { return &in.service.Ports[0] }
 	addr, prefix := netip.MustParseAddr, netip.MustParsePrefix
-	return slices.Concat(serviceFieldTests(port, addr, prefix), endpointFieldTests(port), configFieldTests(addr, prefix))
+	return slices.Concat(serviceFieldTests(port, addr, prefix), endpointFieldTests(port), configFieldTests(addr, prefix), serverFieldTests(port, addr, prefix))
 }
 
 func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Addr, prefix func(string) netip.Prefix) []fieldTest {
@@ -425,9 +430,11 @@ func configFieldTests(addr func(string) netip.Addr, prefix func(string) netip.Pr
 - ip nat-postrouting: meta mark & 0x00004000 == 0x00004000 meta mark set meta mark ^ 0x00004000 masquerade fully-random
 - ip external: meta mark set meta mark | 0x00004000
 - ip nodeport: meta mark set meta mark | 0x00004000
+- ip ipvs: fib saddr type local meta mark set meta mark | 0x00004000 comment "the node itself may have taken the cluster IP as its source"
 + ip nat-postrouting: meta mark & 0x00000001 == 0x00000001 meta mark set meta mark ^ 0x00000001 masquerade fully-random
 + ip external: meta mark set meta mark | 0x00000001
-+ ip nodeport: meta mark set meta mark | 0x00000001`,
++ ip nodeport: meta mark set meta mark | 0x00000001
++ ip ipvs: fib saddr type local meta mark set meta mark | 0x00000001 comment "the node itself may have taken the cluster IP as its source"`,
 		},
 		{
 			fields: "Config.DisableIPv6", name: "nothing of the other family is left",

@@ -33,11 +33,17 @@ func frame(c *Config, node *model.Node, cidrs []netip.Prefix, f nft.Family) *nft
 	if !all {
 		t.Elements[setNodePortIPs] = nodePortIPs(f, node, prefixes)
 	}
+	for _, a := range c.Draining {
+		if familyOf(a) == f {
+			t.Elements[setDraining] = append(t.Elements[setDraining], nft.Element{Key: nft.Value{}.Addr(a)})
+		}
+	}
 	t.Chains = slices.Concat(
 		baseChains(c, f, all),
 		serviceChains(c, node, f, all),
 		affinityChains(),
 		refuseChains(cidrs, f),
+		serverChains(c),
 	)
 	return t
 }
@@ -79,6 +85,9 @@ func frameSets(f nft.Family) []nft.Set {
 		{Name: setAffinityFronts, Key: fe(), Data: []nft.Field{addr}, Comment: "session affinity: external front end: cluster IP"},
 		{Name: setAffinityNodeIPs, Key: np(), Data: []nft.Field{addr}, Comment: "session affinity: node port: cluster IP"},
 		{Name: setAffinityNodePort, Key: fe(), Data: []nft.Field{port}, Comment: "session affinity: cluster IP and node port: port"},
+		{Name: setServers, Key: fe(), Comment: "front ends that are virtual servers of IPVS"},
+		{Name: setInnerServers, Key: fe(), Comment: "virtual servers that other front ends lead to, and no client"},
+		{Name: setDraining, Key: []nft.Field{addr}, Comment: "addresses of virtual servers that are gone but for old connections"},
 	}
 }
 
@@ -108,8 +117,12 @@ func baseChains(c *Config, f nft.Family, allNodePorts bool) []nft.Chain {
 	firewall := []nft.Rule{rule(nft.MatchNew{}, jump(chainFirewall))}
 	unserved := rule(nft.MatchNew{}, jump(chainUnserved))
 	check := rule(nft.MatchNew{}, jump(chainCheckEndpoints))
-	nodePort := append([]nft.Stmt{nft.MatchNew{}}, matchNodePort(f, allNodePorts)...)
+	nodePort := append([]nft.Stmt{nft.MatchNew{}}, matchNodePort(c, f, allNodePorts)...)
 	nodePort = append(nodePort, nft.VerdictMap{Key: nft.NodePortKey(), Map: setNoNodePortEnds})
+	input := []nft.Rule{check}
+	if c.usesIPVS() {
+		input = append(input, serverRules()...)
+	}
 	filter := func(name, comment string, hook nft.Hook, priority int32, rules ...nft.Rule) nft.Chain {
 		return nft.Chain{Name: name, Comment: comment, Base: &nft.Base{Type: nft.TypeFilter, Hook: hook, Priority: priority}, Rules: rules}
 	}
@@ -119,7 +132,7 @@ func baseChains(c *Config, f nft.Family, allNodePorts bool) []nft.Chain {
 	return []nft.Chain{
 		filter("firewall-prerouting", "source ranges, before translation", nft.Prerouting, -110, firewall...),
 		filter("firewall-output", "source ranges, before translation", nft.Output, -110, firewall...),
-		filter("filter-input", "refuse what nobody serves", nft.Input, 0, check, rule(nodePort...)),
+		filter("filter-input", "refuse what nobody serves", nft.Input, 0, append(input, rule(nodePort...))...),
 		filter("filter-forward", "refuse what nobody serves", nft.Forward, 0, check, unserved),
 		filter("filter-output", "refuse what nobody serves", nft.Output, 0, check, unserved),
 		nat("nat-prerouting", "from pods and from outside", nft.Prerouting, -100, rule(jump(chainServices))),
@@ -137,7 +150,7 @@ func masqueradeRules(c *Config) []nft.Rule {
 			Comment: "session affinity kept an endpoint number here",
 		},
 		rule(nft.MatchMark{Bits: c.mark()}, nft.FlipMark{Bits: c.mark()}, nft.Masquerade{}),
-		rule(nft.MatchDNATed{}, nft.Lookup{Key: []nft.Field{{Kind: nft.SAddr}, {Kind: nft.DAddr}}, Set: setHairpin}, nft.Masquerade{}),
+		rule(nft.Lookup{Key: []nft.Field{{Kind: nft.SAddr}, {Kind: nft.DAddr}}, Set: setHairpin}, nft.Masquerade{}),
 	}
 }
 
@@ -157,7 +170,7 @@ func serviceChains(c *Config, node *model.Node, f nft.Family, allNodePorts bool)
 		services.Rules = append(services.Rules, rule(pod, clusterIP, mark))
 	}
 	services.Rules = append(services.Rules, rule(nft.VerdictMap{Key: fe, Map: setServices}))
-	services.Rules = append(services.Rules, rule(append(matchNodePort(f, allNodePorts), nft.VerdictMap{Key: np, Map: setNodePorts})...))
+	services.Rules = append(services.Rules, rule(append(matchNodePort(c, f, allNodePorts), nft.VerdictMap{Key: np, Map: setNodePorts})...))
 
 	external := nft.Chain{Name: chainExternal, Comment: "external address, all endpoints: masquerade", Rules: []nft.Rule{
 		rule(mark), rule(nft.VerdictMap{Key: fe, Map: setExternal}),
@@ -254,7 +267,7 @@ func detectLocal(c *Config, node *model.Node, f nft.Family, not bool) nft.Stmt {
 }
 
 // matchNodePort returns the match for the addresses that serve node ports.
-func matchNodePort(f nft.Family, all bool) []nft.Stmt {
+func matchNodePort(c *Config, f nft.Family, all bool) []nft.Stmt {
 	addr := nft.Field{Kind: nft.DAddr}
 	if !all {
 		return []nft.Stmt{nft.Lookup{Key: []nft.Field{addr}, Set: setNodePortIPs}}
@@ -263,7 +276,12 @@ func matchNodePort(f nft.Family, all bool) []nft.Stmt {
 	if f == nft.IPv6 {
 		loopback = netip.MustParsePrefix("::1/128")
 	}
-	return []nft.Stmt{nft.MatchPrefix{Field: addr, Prefix: loopback, Not: true}, nft.MatchLocal{Field: addr}}
+	local := []nft.Stmt{nft.MatchPrefix{Field: addr, Prefix: loopback, Not: true}, nft.MatchLocal{Field: addr}}
+	if c.usesIPVS() {
+		// The addresses of virtual servers are the node's, too.
+		local = append(local, nft.Lookup{Key: []nft.Field{addr}, Set: setClusterIPs, Not: true})
+	}
+	return local
 }
 
 // rule returns a rule without a comment.

@@ -36,7 +36,7 @@ func (s *State) Fronts() iter.Seq[Front] {
 			}
 			f := Front{
 				Service: c.service.Name, Port: c.port, Address: k.String(), Family: k.family, Protocol: k.proto,
-				Endpoints: c.cluster, Local: c.local,
+				Endpoints: c.endpoints().cluster, Local: c.endpoints().local,
 			}
 			switch c.refuse.Kind {
 			case nft.Drop:

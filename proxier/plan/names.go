@@ -29,6 +29,9 @@ const (
 	setAffinityFronts   = "affinity-front-ends"
 	setAffinityNodeIPs  = "affinity-nodeport-ips"
 	setAffinityNodePort = "affinity-nodeport-ports"
+	setServers          = "ipvs-servers"
+	setInnerServers     = "ipvs-inner-servers"
+	setDraining         = "ipvs-draining-ips"
 )
 
 // The chains that do not depend on a number of endpoints.
@@ -46,4 +49,6 @@ const (
 	chainUnserved          = "unserved"
 	chainCheckEndpoints    = "check-endpoints"
 	chainFirewall          = "check-source-ranges"
+	chainIPVS              = "ipvs"
+	chainCheckServers      = "check-ipvs"
 )

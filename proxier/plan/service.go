@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -13,17 +14,39 @@ type view struct {
 	node, zone string
 	primary    []netip.Addr
 	families   []nft.Family
+	// scheduler is that of Services that name none, schedulers those that the kernel has, excluded the
+	// ranges that IPVS is kept away from.
+	scheduler  string
+	schedulers []string
+	excluded   []netip.Prefix
+	// unfit are Services that do without IPVS. It is not compared by equal: what it changes is known.
+	unfit map[model.Name]bool
+}
+
+// newView returns the view of a node.
+func newView(c *Config, node *model.Node) view {
+	return view{
+		node: node.Name, zone: node.Zone, primary: node.PrimaryIPs, families: c.families(),
+		scheduler: cmp.Or(c.Scheduler, model.Random), schedulers: c.Schedulers, excluded: c.ExcludeIPVS, unfit: c.Unfit,
+	}
 }
 
 // equal reports whether Services compile to the same under both views.
 func (v *view) equal(o *view) bool {
-	return v.node == o.node && v.zone == o.zone && slices.Equal(v.primary, o.primary) && slices.Equal(v.families, o.families)
+	return v.node == o.node && v.zone == o.zone && slices.Equal(v.primary, o.primary) && slices.Equal(v.families, o.families) &&
+		v.scheduler == o.scheduler && slices.Equal(v.schedulers, o.schedulers) && slices.Equal(v.excluded, o.excluded)
 }
 
 // A unit is one compiled Service. It is never changed.
 type unit struct {
 	service *model.Service
 	claims  []keyedClaim
+	// scheduler is what the Service asks for.
+	scheduler string
+	// balanced says that IPVS serves it, fallback that it would if the kernel had the scheduler.
+	balanced, fallback bool
+	// missing says that it is so since the kernel lacks the scheduler.
+	missing bool
 	// noLocal counts, by family, the ports that drop some traffic since this node has no endpoint.
 	noLocal [families]noLocal
 }
@@ -42,7 +65,8 @@ type places func(*portCompiler, *model.Port) lists
 
 // compileService compiles one Service. The endpoints keep the places that they had in last.
 func compileService(v *view, s *model.Service, last places) *unit {
-	u := &unit{service: s}
+	u := &unit{service: s, scheduler: v.schedulerOf(s)}
+	v.schedule(u)
 	for _, f := range v.families {
 		i := slices.IndexFunc(s.ClusterIPs, func(a netip.Addr) bool { return familyOf(a) == f })
 		if i < 0 {
@@ -124,8 +148,15 @@ func (p *portCompiler) compile(port *model.Port, last places) {
 		service: s, port: port.Name, comment: p.comment(port),
 		affinity: s.Affinity, memory: memory,
 	}
+	if p.unit.fallback {
+		template.pick = fallbackPick(p.unit.scheduler)
+	}
 	front := func(addr netip.Addr, number uint16) key { return p.front(addr, port.Protocol, number) }
 
+	if p.unit.balanced {
+		// IPVS remembers clients itself.
+		template.affinity, template.memory = 0, key{}
+	}
 	internal := template
 	internal.cluster, internal.internalLocal = cluster, s.InternalLocal
 	if s.InternalLocal {
@@ -137,14 +168,17 @@ func (p *portCompiler) compile(port *model.Port, last places) {
 			p.unit.noLocal[familyIndex(p.family)].internal++
 		}
 	}
+	external := template
+	external.external, external.externalLocal, external.cluster = true, s.ExternalLocal, cluster
+	if s.ExternalLocal {
+		external.local = local
+	}
+	if p.unit.balanced {
+		p.balance(port, &internal, &external, exposed)
+	}
 	p.unit.add(front(p.clusterIP, port.Port), &internal)
 
 	if exposed {
-		external := template
-		external.external, external.externalLocal, external.cluster = true, s.ExternalLocal, cluster
-		if s.ExternalLocal {
-			external.local = local
-		}
 		if used := len(cluster) > 0 && (!s.ExternalLocal || len(local) > 0); !used {
 			external.refuse = refusal(chosen.any)
 			if external.refuse.Kind == nft.Drop {
@@ -162,7 +196,7 @@ func (p *portCompiler) compile(port *model.Port, last places) {
 			p.unit.add(front(netip.Addr{}, port.NodePort), &external)
 		}
 	}
-	if s.Affinity > 0 && chosen.any {
+	if template.affinity > 0 && chosen.any {
 		c := template
 		if !s.InternalLocal || exposed {
 			c.cluster = cluster

@@ -27,6 +27,10 @@ type State struct {
 	contested model.Map[key, *claimants]
 	// checked are the Services that have a health check node port.
 	checked model.Map[model.Name, *unit]
+	// fallbacks are the Services whose scheduler the kernel does not have.
+	fallbacks model.Map[model.Name, *unit]
+	// asked counts the Services that ask for each scheduler of IPVS; balanced those of them that it serves.
+	asked, balanced map[string]int
 	// counts are numbers of what there is, by family.
 	counts familyCounts
 	// withheld are keys that are not programmed, since the kernel refused them.
@@ -51,7 +55,7 @@ func Compile(config Config, snapshot model.Snapshot, last *State) *State {
 	node := snapshot.Node
 	s := &State{
 		config: config, snapshot: snapshot,
-		view:     view{node: node.Name, zone: node.Zone, primary: node.PrimaryIPs, families: config.families()},
+		view:     newView(&config, node),
 		frames:   last.frames,
 		withheld: last.withheld,
 	}
@@ -66,6 +70,10 @@ func Compile(config Config, snapshot model.Snapshot, last *State) *State {
 		for c := range model.Changes(last.snapshot.Services, snapshot.Services) {
 			e.replace(&s.view, c.Key, c.New)
 		}
+		for name := range differing(s.view.unfit, last.view.unfit) {
+			service, _ := snapshot.Services.Get(name)
+			e.replace(&s.view, name, service)
+		}
 	} else {
 		for name := range last.units.All() {
 			if _, ok := snapshot.Services.Get(name); !ok {
@@ -78,6 +86,7 @@ func Compile(config Config, snapshot model.Snapshot, last *State) *State {
 	}
 	s.units, s.claims, s.balancers = e.units.Map(), e.claims.Map(), e.balancers()
 	s.contested, s.checked, s.counts = e.contested.Map(), e.checked.Map(), e.counts
+	s.fallbacks, s.asked, s.balanced = e.fallbacks.Map(), e.asked, e.balanced
 	return s
 }
 
@@ -88,7 +97,10 @@ type editor struct {
 	claims    *model.Edit[key, *claimants]
 	contested *model.Edit[key, *claimants]
 	checked   *model.Edit[model.Name, *unit]
+	fallbacks *model.Edit[model.Name, *unit]
 	counts    familyCounts
+	// asked and balanced are those of the State; few names, so they are copied.
+	asked, balanced map[string]int
 	// delta is how the numbers of claims that need a chain change.
 	delta map[balancer]int
 }
@@ -97,6 +109,7 @@ func newEditor(last *State) *editor {
 	return &editor{
 		last: last, units: last.units.Edit(), claims: last.claims.Edit(), contested: last.contested.Edit(),
 		checked: last.checked.Edit(), counts: last.counts, delta: map[balancer]int{},
+		fallbacks: last.fallbacks.Edit(), asked: maps.Clone(last.asked), balanced: maps.Clone(last.balanced),
 	}
 }
 
@@ -111,6 +124,7 @@ func (e *editor) replace(v *view, name model.Name, service *model.Service) {
 		e.counts.addNoLocal(old, -1)
 		e.units.Delete(name)
 		e.checked.Delete(name)
+		e.schedule(name, old, -1)
 	}
 	if service == nil {
 		return
@@ -121,6 +135,7 @@ func (e *editor) replace(v *view, name model.Name, service *model.Service) {
 	}
 	e.counts.addNoLocal(u, 1)
 	e.units.Set(name, u)
+	e.schedule(name, u, 1)
 	if service.HealthCheckNodePort != 0 {
 		e.checked.Set(name, u)
 	}
@@ -168,7 +183,7 @@ func (e *editor) claim(k key, claims []keyedClaim) {
 
 // balancers returns the numbers of claims that need a chain.
 func (e *editor) balancers() map[balancer]int {
-	maps.DeleteFunc(e.delta, func(b balancer, n int) bool { return n == 0 || b.count <= prepared(b.kind) })
+	maps.DeleteFunc(e.delta, func(b balancer, n int) bool { return n == 0 || b.prepared() })
 	if len(e.delta) == 0 && e.last.balancers != nil {
 		return e.last.balancers
 	}

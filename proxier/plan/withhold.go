@@ -58,9 +58,11 @@ func keyOf(f nft.Family, set string, v *nft.Value) (key, bool) {
 		k.kind = keyClusterIP
 	case setHairpin:
 		k.kind = keyHairpin
+	case setInnerServers:
+		k.kind = keyInner
 	case setAffinityServices, setAffinityLocals, setAffinitySlots, setAffinityLSlots, setAffinityEnds, setAffinityLEnds:
 		k.kind = keyAffinity
-	case setNodePortIPs, setAffinity:
+	case setNodePortIPs, setAffinity, setDraining:
 		return k, false
 	}
 	if len(b) < size {

@@ -23,14 +23,14 @@ func Join(o Options, s *Service, list []*Slice) *model.Service {
 	}
 	out.Ports = make([]model.Port, len(s.Model.Ports))
 	for i, p := range s.Model.Ports {
-		p.Endpoints = endpoints(p.Name, p.Protocol, list)
+		p.Endpoints = endpoints(p.Name, p.Protocol, s.Weights, list)
 		out.Ports[i] = p
 	}
 	return &out
 }
 
 // endpoints returns the endpoints of one Service port, sorted by address.
-func endpoints(name string, proto model.Protocol, list []*Slice) []model.Endpoint {
+func endpoints(name string, proto model.Protocol, weights Weights, list []*Slice) []model.Endpoint {
 	var out []model.Endpoint
 	var at map[netip.AddrPort]int
 	for _, slice := range list {
@@ -44,8 +44,10 @@ func endpoints(name string, proto model.Protocol, list []*Slice) []model.Endpoin
 					at = make(map[netip.AddrPort]int, len(subset.Endpoints))
 				}
 				out = slices.Grow(out, len(subset.Endpoints))
-				for _, e := range subset.Endpoints {
+				for i := range subset.Endpoints {
+					e := subset.Endpoints[i].Endpoint
 					e.Addr = netip.AddrPortFrom(e.Addr.Addr(), p.Port)
+					e.Weight = weights.of(&subset.Endpoints[i])
 					first, twice := at[e.Addr]
 					switch {
 					case !twice:

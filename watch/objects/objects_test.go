@@ -99,6 +99,11 @@ func serviceTests() []serviceTest {
 		{name: "OK affinity default", field: "Affinity", spec: "sessionAffinity: ClientIP", edit: func(s *model.Service) { s.Affinity = 3 * time.Hour }},
 		{name: "bad affinity timeout", field: "Affinity", spec: "sessionAffinity: ClientIP, sessionAffinityConfig: {clientIP: {timeoutSeconds: 90000}}", edit: func(s *model.Service) { s.Affinity = 3 * time.Hour }, faults: []string{"spec.sessionAffinityConfig.clientIP.timeoutSeconds: not in"}},
 		{name: "bad affinity", field: "Affinity", spec: "sessionAffinity: Cookie", faults: []string{"spec.sessionAffinity: neither"}},
+		{name: "OK scheduler", field: "Scheduler", meta: ", annotations: {nftproxy.io/scheduler: lc, kube-router.io/service.scheduler: rr}", edit: func(s *model.Service) { s.Scheduler = "lc" }},
+		{name: "OK scheduler for kube-router", field: "Scheduler", meta: ", annotations: {kube-router.io/service.scheduler: sh}", edit: func(s *model.Service) { s.Scheduler = "sh" }},
+		{name: "OK scheduler of nftables", field: "Scheduler", meta: ", annotations: {nftproxy.io/scheduler: random}", edit: func(s *model.Service) { s.Scheduler = model.Random }},
+		{name: "bad scheduler", field: "Scheduler", meta: ", annotations: {nftproxy.io/scheduler: fastest}", edit: func(*model.Service) {}, faults: []string{"metadata.annotations[nftproxy.io/scheduler]: none of"}},
+		{name: "bad scheduler, another annotation", field: "Scheduler", meta: ", annotations: {nftproxy.io/scheduler: LC, kube-router.io/service.scheduler: rr}", edit: func(s *model.Service) { s.Scheduler = "rr" }, faults: []string{"metadata.annotations[nftproxy.io/scheduler]: none of"}},
 		{name: "OK health check", field: "HealthCheckNodePort", spec: "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 30001", edit: func(s *model.Service) { s.ExternalLocal, s.HealthCheckNodePort = true, 30001 }},
 		{name: "OK health check of another type", field: "HealthCheckNodePort", spec: "type: NodePort, externalTrafficPolicy: Local, healthCheckNodePort: 30001", edit: func(s *model.Service) { s.ExternalLocal = true }},
 		{name: "bad health check", field: "HealthCheckNodePort", spec: "type: LoadBalancer, externalTrafficPolicy: Local, healthCheckNodePort: 70000", edit: func(s *model.Service) { s.ExternalLocal = true }, faults: []string{"spec.healthCheckNodePort: no port"}},
@@ -193,7 +198,7 @@ func TestEveryFieldIsTested(t *testing.T) {
 		t      reflect.Type
 		fields string
 	}{
-		{reflect.TypeFor[model.Endpoint](), "Addr Node Ready Serving Terminating Hints"},
+		{reflect.TypeFor[model.Endpoint](), "Addr Node Ready Serving Terminating Weight Hints"},
 		{reflect.TypeFor[model.Hints](), "Zones Nodes"},
 		{reflect.TypeFor[model.Node](), "Name Zone PrimaryIPs Addresses PodCIDRs Known Leaving"},
 		{reflect.TypeFor[model.Snapshot](), "Services Node ServiceCIDRs Triggered"},
@@ -248,23 +253,25 @@ func TestJoinExternalIPsOff(t *testing.T) {
 
 func TestFromSlice(t *testing.T) {
 	const head = "metadata: {name: s, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{name: http, port: 8080}]\n"
-	ready := model.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Ready: true, Serving: true}
-	one := func(f func(*model.Endpoint)) []model.Endpoint {
+	ready := Endpoint{Endpoint: model.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Ready: true, Serving: true}}
+	one := func(f func(*Endpoint)) []Endpoint {
 		e := ready
 		f(&e)
-		return []model.Endpoint{e}
+		return []Endpoint{e}
 	}
 	tests := []struct {
 		name, text string
 		ports      []SlicePort
-		want       []model.Endpoint
+		want       []Endpoint
 		faults     []string
 	}{
-		{"OK defaults", head + "endpoints: [{addresses: [10.0.0.1, 10.0.0.2]}]", []SlicePort{{"http", model.TCP, 8080}}, []model.Endpoint{ready}, nil},
-		{"OK conditions", head + "endpoints: [{addresses: [10.0.0.1], conditions: {ready: false, serving: false, terminating: true}}]", []SlicePort{{"http", model.TCP, 8080}}, one(func(e *model.Endpoint) { e.Ready, e.Serving, e.Terminating = false, false, true }), nil},
-		{"OK node", head + "endpoints: [{addresses: [10.0.0.1], nodeName: 'n'}]", []SlicePort{{"http", model.TCP, 8080}}, one(func(e *model.Endpoint) { e.Node = "n" }), nil},
-		{"OK hints", head + "endpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: z}], forNodes: [{name: 'n'}]}}]", []SlicePort{{"http", model.TCP, 8080}}, one(func(e *model.Endpoint) { e.Hints = &model.Hints{Zones: []string{"z"}, Nodes: []string{"n"}} }), nil},
-		{"bad addresses", head + "endpoints: [{addresses: []}, {addresses: [x]}, {addresses: [127.0.0.1]}, {addresses: [169.254.1.1]}, {addresses: [0.0.0.0]}, {addresses: [224.0.0.1]}, {addresses: ['fd00::1']}, {addresses: [10.0.0.1]}]", []SlicePort{{"http", model.TCP, 8080}}, []model.Endpoint{ready}, []string{
+		{"OK defaults", head + "endpoints: [{addresses: [10.0.0.1, 10.0.0.2]}]", []SlicePort{{"http", model.TCP, 8080}}, []Endpoint{ready}, nil},
+		{"OK conditions", head + "endpoints: [{addresses: [10.0.0.1], conditions: {ready: false, serving: false, terminating: true}}]", []SlicePort{{"http", model.TCP, 8080}}, one(func(e *Endpoint) { e.Ready, e.Serving, e.Terminating = false, false, true }), nil},
+		{"OK node", head + "endpoints: [{addresses: [10.0.0.1], nodeName: 'n'}]", []SlicePort{{"http", model.TCP, 8080}}, one(func(e *Endpoint) { e.Node = "n" }), nil},
+		{"OK pod and zone", head + "endpoints: [{addresses: [10.0.0.1], zone: z, targetRef: {kind: Pod, name: p}}]", []SlicePort{{"http", model.TCP, 8080}}, one(func(e *Endpoint) { e.Who = Who{Pod: hashOf("p"), Zone: hashOf("z")} }), nil},
+		{"OK no pod", head + "endpoints: [{addresses: [10.0.0.1], targetRef: {kind: VM, name: p}}]", []SlicePort{{"http", model.TCP, 8080}}, []Endpoint{ready}, nil},
+		{"OK hints", head + "endpoints: [{addresses: [10.0.0.1], hints: {forZones: [{name: z}], forNodes: [{name: 'n'}]}}]", []SlicePort{{"http", model.TCP, 8080}}, one(func(e *Endpoint) { e.Hints = &model.Hints{Zones: []string{"z"}, Nodes: []string{"n"}} }), nil},
+		{"bad addresses", head + "endpoints: [{addresses: []}, {addresses: [x]}, {addresses: [127.0.0.1]}, {addresses: [169.254.1.1]}, {addresses: [0.0.0.0]}, {addresses: [224.0.0.1]}, {addresses: ['fd00::1']}, {addresses: [10.0.0.1]}]", []SlicePort{{"http", model.TCP, 8080}}, []Endpoint{ready}, []string{
 			"endpoints[0].addresses: empty", "endpoints[1].addresses[0]: no IP", "endpoints[2].addresses[0]: loopback", "endpoints[3].addresses[0]: link-local",
 			"endpoints[4].addresses[0]: unspecified", "endpoints[5].addresses[0]: multicast", "endpoints[6].addresses[0]: not of the addressType",
 		}},
@@ -334,15 +341,15 @@ func TestFromSliceNotServed(t *testing.T) {
 
 func TestFromEndpoints(t *testing.T) {
 	//lint:ignore SA1019 old, yet in use
-	s, found, ok := FromEndpoints(parse[v1.Endpoints](t, "metadata: {name: web, namespace: ns}\nsubsets: [{addresses: [{ip: 10.0.0.1, nodeName: 'n'}, {ip: 'fd00::1'}, {ip: 127.0.0.1}], notReadyAddresses: [{ip: 10.0.0.2}], ports: [{port: 8080}]}, {addresses: [{ip: 10.0.0.3}], ports: [{name: b, port: 1, protocol: UDP}]}]"))
+	s, found, ok := FromEndpoints(parse[v1.Endpoints](t, "metadata: {name: web, namespace: ns}\nsubsets: [{addresses: [{ip: 10.0.0.1, nodeName: 'n', targetRef: {kind: Pod, name: p}}, {ip: 'fd00::1'}, {ip: 127.0.0.1}], notReadyAddresses: [{ip: 10.0.0.2}], ports: [{port: 8080}]}, {addresses: [{ip: 10.0.0.3}], ports: [{name: b, port: 1, protocol: UDP}]}]"))
 	name := model.Name{Namespace: "ns", Name: "web"}
 	want := &Slice{Name: name, Service: name, Subsets: []Subset{
-		{[]SlicePort{{"", model.TCP, 8080}}, []model.Endpoint{
-			{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Node: "n", Ready: true, Serving: true},
-			{Addr: netip.MustParseAddrPort("[fd00::1]:0"), Ready: true, Serving: true},
-			{Addr: netip.MustParseAddrPort("10.0.0.2:0"), Serving: true},
+		{[]SlicePort{{"", model.TCP, 8080}}, []Endpoint{
+			{Endpoint: model.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:0"), Node: "n", Ready: true, Serving: true}, Who: Who{Pod: hashOf("p")}},
+			{Endpoint: model.Endpoint{Addr: netip.MustParseAddrPort("[fd00::1]:0"), Ready: true, Serving: true}},
+			{Endpoint: model.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.2:0"), Serving: true}},
 		}},
-		{[]SlicePort{{"b", model.UDP, 1}}, []model.Endpoint{{Addr: netip.MustParseAddrPort("10.0.0.3:0"), Ready: true, Serving: true}}},
+		{[]SlicePort{{"b", model.UDP, 1}}, []Endpoint{{Endpoint: model.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.3:0"), Ready: true, Serving: true}}}},
 	}}
 	if diff := cmp.Diff(want, s, comparers()); diff != "" || !ok {
 		t.Errorf("FromEndpoints, %t (-want +got):\n%s", ok, diff)
@@ -360,12 +367,12 @@ func TestJoin(t *testing.T) {
 	slice := func(name string, terminating bool, node string, ips ...string) *Slice {
 		out := &Slice{Name: model.Name{Name: name}, Subsets: []Subset{{Ports: []SlicePort{{"http", model.TCP, 8080}, {"http", model.UDP, 1}, {"dns", model.TCP, 2}}}}}
 		for _, ip := range addrs(strings.Join(ips, " ")) {
-			out.Subsets[0].Endpoints = append(out.Subsets[0].Endpoints, model.Endpoint{Addr: netip.AddrPortFrom(ip, 0), Terminating: terminating, Node: node})
+			out.Subsets[0].Endpoints = append(out.Subsets[0].Endpoints, Endpoint{Endpoint: model.Endpoint{Addr: netip.AddrPortFrom(ip, 0), Terminating: terminating, Node: node}})
 		}
 		return out
 	}
 	endpoint := func(addr string, terminating bool, node string) model.Endpoint {
-		return model.Endpoint{Addr: netip.MustParseAddrPort(addr), Terminating: terminating, Node: node}
+		return model.Endpoint{Addr: netip.MustParseAddrPort(addr), Terminating: terminating, Node: node, Weight: 1}
 	}
 	tests := []struct {
 		name   string
@@ -385,6 +392,44 @@ func TestJoin(t *testing.T) {
 			}
 			if len(got.Ports[1].Endpoints) > 0 || len(s.Model.Ports[0].Endpoints) > 0 {
 				t.Errorf("dns has endpoints %v, the cut Service %v; want none", got.Ports[1].Endpoints, s.Model.Ports[0].Endpoints)
+			}
+		})
+	}
+}
+
+func TestWeights(t *testing.T) {
+	tests := []struct {
+		name, weights string
+		want          []uint16 // of pod a on node n in zone z, pod b on node n, pod c in zone z, and one that nothing is known of
+		faults        []string
+	}{
+		{"OK none", "", []uint16{1, 1, 1, 1}, nil},
+		{"OK all", "pod/a=5, node/n=4,zone/z=3 ,*=2", []uint16{5, 4, 3, 2}, nil},
+		{"OK none for a pod", "pod/b=0", []uint16{1, 0, 1, 1}, nil},
+		{"OK the most", "*=65535", []uint16{65535, 65535, 65535, 65535}, nil},
+		{"bad items", "a=1,pod/=2,pod/a,node/n=65536,zone/z=-1,pod/b=7", []uint16{1, 7, 1, 1}, []string{
+			"metadata.annotations[nftproxy.io/weights]: none of pod/NAME", "metadata.annotations[nftproxy.io/weights]: none of pod/NAME", "metadata.annotations[nftproxy.io/weights]: not WHO=WEIGHT",
+			"metadata.annotations[nftproxy.io/weights]: not WHO=WEIGHT", "metadata.annotations[nftproxy.io/weights]: not WHO=WEIGHT",
+		}},
+	}
+	const text = "metadata: {name: s, labels: {kubernetes.io/service-name: web}}\naddressType: IPv4\nports: [{name: '', port: 8080}]\nendpoints: [" +
+		"{addresses: [10.0.0.1], nodeName: 'n', zone: z, targetRef: {kind: Pod, name: a}}, {addresses: [10.0.0.2], nodeName: 'n', targetRef: {kind: Pod, name: b}}," +
+		"{addresses: [10.0.0.3], zone: z, targetRef: {kind: Pod, name: c}}, {addresses: [10.0.0.4]}]"
+	slice, _, _ := FromSlice(parse[discovery.EndpointSlice](t, text))
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			manifest := "metadata: {name: web}\nspec: {clusterIP: 10.96.0.1, ports: [{port: 80}]}"
+			if tt.weights != "" {
+				manifest = strings.Replace(manifest, "web}", "web, annotations: {nftproxy.io/weights: '"+tt.weights+"'}}", 1)
+			}
+			s, found, _ := FromService(parse[v1.Service](t, manifest))
+			checkFaults(t, found, tt.faults)
+			var got []uint16
+			for _, e := range Join(Options{}, s, []*Slice{slice}).Ports[0].Endpoints {
+				got = append(got, e.Weight)
+			}
+			if diff := cmp.Diff(tt.want, got); diff != "" {
+				t.Errorf("the weights (-want +got):\n%s", diff)
 			}
 		})
 	}

@@ -29,6 +29,8 @@ type Service struct {
 	// Exposed says that the type is NodePort or LoadBalancer, so that the Service is open to the
 	// outside even without external IPs.
 	Exposed bool
+	// Weights are the shares of the endpoints.
+	Weights Weights
 }
 
 // FromService returns what the proxy reads of a Service. It is nil with ok for a Service that is not
@@ -56,6 +58,8 @@ func FromService(s *v1.Service) (service *Service, found []Fault, ok bool) {
 	f.policies(&s.Spec, out)
 	m.Affinity = f.affinity(&s.Spec)
 	m.Ports = f.ports(s.Spec.Ports)
+	m.Scheduler = f.scheduler(s.Annotations)
+	out.Weights = f.weights(s.Annotations)
 	switch s.Spec.Type {
 	case "", v1.ServiceTypeClusterIP, v1.ServiceTypeNodePort, v1.ServiceTypeLoadBalancer:
 	default:

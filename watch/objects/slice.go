@@ -34,7 +34,15 @@ func (s *Slice) SameEndpoints(o *Slice) bool {
 type Subset struct {
 	Ports []SlicePort
 	// Endpoints have the port 0: it is each of Ports.
-	Endpoints []model.Endpoint
+	Endpoints []Endpoint
+}
+
+// An Endpoint is what the proxy reads of an endpoint: what the model has, without a weight, and what
+// the weights of a Service may name.
+type Endpoint struct {
+	model.Endpoint
+	// Who is what the weights of a Service may name beside the node.
+	Who Who
 }
 
 // A SlicePort is a port of endpoints.
@@ -69,7 +77,7 @@ func FromSlice(s *discovery.EndpointSlice) (slice *Slice, found []Fault, ok bool
 		f.add("addressType", "%q is neither IPv4 nor IPv6", s.AddressType)
 		return nil, f, false
 	}
-	subset := Subset{Ports: slices.Grow([]SlicePort(nil), len(s.Ports)), Endpoints: slices.Grow([]model.Endpoint(nil), len(s.Endpoints))}
+	subset := Subset{Ports: slices.Grow([]SlicePort(nil), len(s.Ports)), Endpoints: slices.Grow([]Endpoint(nil), len(s.Endpoints))}
 	for i := range s.Ports {
 		if p, ok := f.slicePort(&s.Ports[i], index("ports", i)); ok {
 			subset.Ports = append(subset.Ports, p)
@@ -131,30 +139,41 @@ func (f *faults) slicePort(p *discovery.EndpointPort, at string) (SlicePort, boo
 
 // endpoint returns an endpoint of a slice, which is its first address, and reports whether it can be
 // used.
-func (f *faults) endpoint(e *discovery.Endpoint, kind discovery.AddressType, at string) (model.Endpoint, bool) {
+func (f *faults) endpoint(e *discovery.Endpoint, kind discovery.AddressType, at string) (Endpoint, bool) {
 	if len(e.Addresses) == 0 {
 		f.add(at+".addresses", "is empty")
-		return model.Endpoint{}, false
+		return Endpoint{}, false
 	}
 	a, ok := f.endpointAddr(e.Addresses[0], at+".addresses[0]")
 	if !ok {
-		return model.Endpoint{}, false
+		return Endpoint{}, false
 	}
 	if string(kind) != string(family(a)) {
 		f.add(at+".addresses[0]", "%s is not of the addressType %s", a, kind)
-		return model.Endpoint{}, false
+		return Endpoint{}, false
 	}
-	out := model.Endpoint{
+	out := Endpoint{Endpoint: model.Endpoint{
 		Addr:        netip.AddrPortFrom(a, 0),
 		Ready:       e.Conditions.Ready == nil || *e.Conditions.Ready,
 		Serving:     e.Conditions.Serving == nil || *e.Conditions.Serving,
 		Terminating: e.Conditions.Terminating != nil && *e.Conditions.Terminating,
 		Hints:       hints(e.Hints),
-	}
+	}, Who: Who{Pod: pod(e.TargetRef)}}
 	if e.NodeName != nil {
 		out.Node = *e.NodeName
 	}
+	if e.Zone != nil {
+		out.Who.Zone = hashOf(*e.Zone)
+	}
 	return out, true
+}
+
+// pod returns the hash of the name of the pod that an endpoint refers to, 0 if it is none.
+func pod(ref *v1.ObjectReference) uint64 {
+	if ref == nil || ref.Kind != "Pod" {
+		return 0
+	}
+	return hashOf(ref.Name)
 }
 
 // endpointAddr returns the address of an endpoint and reports whether it is one that can be behind a
@@ -232,14 +251,14 @@ func FromEndpoints(e *v1.Endpoints) (slice *Slice, found []Fault, ok bool) {
 const leaderAnnotation = "control-plane.alpha.kubernetes.io/leader"
 
 // mirror returns addresses of v1 Endpoints as endpoints.
-func (f *faults) mirror(list []v1.EndpointAddress, ready bool, at string) []model.Endpoint { //nolint:staticcheck // as above
-	var out []model.Endpoint
+func (f *faults) mirror(list []v1.EndpointAddress, ready bool, at string) []Endpoint { //nolint:staticcheck // as above
+	var out []Endpoint
 	for i, e := range list {
 		a, ok := f.endpointAddr(e.IP, index(at, i)+".ip")
 		if !ok {
 			continue
 		}
-		endpoint := model.Endpoint{Addr: netip.AddrPortFrom(a, 0), Ready: ready, Serving: true}
+		endpoint := Endpoint{Endpoint: model.Endpoint{Addr: netip.AddrPortFrom(a, 0), Ready: ready, Serving: true}, Who: Who{Pod: pod(e.TargetRef)}}
 		if e.NodeName != nil {
 			endpoint.Node = *e.NodeName
 		}
