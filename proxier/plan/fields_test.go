@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"reflect"
 	"slices"
@@ -69,9 +70,10 @@ func linesOf(s *State) []string {
 	for _, c := range s.Checks() {
 		lines = append(lines, fmt.Sprintf("%s check %d: %s has %d here", c.Family, c.Port, c.Service, c.Local))
 	}
-	for k, v := range s.Servers() {
-		servers := ipvs.State{Servers: ipvs.Table{k: v}}
-		lines = append(lines, "ipvs "+strings.Join(strings.Fields(servers.String()), " "))
+	servers := maps.Collect(s.Servers())
+	for _, k := range slices.SortedFunc(maps.Keys(servers), ipvs.Key.Compare) {
+		one := ipvs.State{Servers: ipvs.Table{k: servers[k]}}
+		lines = append(lines, "ipvs "+strings.Join(strings.Fields(one.String()), " "))
 	}
 	return lines
 }

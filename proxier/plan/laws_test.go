@@ -2,6 +2,7 @@ package plan
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/fake"
+	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	"github.com/nftproxy/nftproxy/proxier/model"
 )
 
@@ -50,14 +52,45 @@ func text(tables []nft.Table) string {
 	return s
 }
 
+// walkConfig is testConfig on a kernel that has some schedulers of IPVS.
+func walkConfig() Config {
+	c := testConfig()
+	c.Schedulers = []string{"lc", "rr"}
+	return c
+}
+
+// follow makes of the virtual servers in have what ChangedServers says.
+func follow(t *rapid.T, have ipvs.Table, changes []ServerChange) {
+	t.Helper()
+	for _, c := range changes {
+		if old := have[c.Key]; (old == nil) != (c.Old == nil) || old != nil && !cmp.Equal(old, c.Old, cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })) {
+			t.Fatalf("%s was %v; the change says %v", c.Key, old, c.Old)
+		}
+		if c.New == nil {
+			delete(have, c.Key)
+		} else {
+			have[c.Key] = c.New
+		}
+	}
+}
+
 // TestLawConverge walks through random snapshots and expects of the kernel what the last State says,
 // each time; and that the same transaction again has nothing to do.
 func TestLawConverge(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		k := &fake.Kernel{}
 		var have *State
+		servers := ipvs.Table{}
 		for _, snapshot := range randomWalk(t) {
-			want := Compile(testConfig(), snapshot, have)
+			want := Compile(walkConfig(), snapshot, have)
+			before := have
+			if before == nil {
+				before = &State{}
+			}
+			follow(t, servers, ChangedServers(before, want))
+			if diff := cmp.Diff(ipvs.State{Servers: maps.Collect(want.Servers())}.String(), ipvs.State{Servers: servers}.String()); diff != "" {
+				t.Fatalf("the virtual servers (-want +got):\n%s", diff)
+			}
 			if have == nil {
 				commit(t, k, DiffTables(load(t, k), want))
 			} else {
@@ -70,7 +103,7 @@ func TestLawConverge(t *testing.T) {
 			if p := Diff(want, want); !p.Empty() {
 				t.Fatalf("Diff(want, want) = %s; want nothing", p.Tx)
 			}
-			if p := Diff(have, Compile(testConfig(), snapshot, have)); !p.Empty() {
+			if p := Diff(have, Compile(walkConfig(), snapshot, have)); !p.Empty() {
 				t.Fatalf("the same snapshot again gives %s; want nothing", p.Tx)
 			}
 		}
@@ -85,7 +118,7 @@ func TestLawRestart(t *testing.T) {
 		walk := randomWalk(t)
 		var have *State
 		for _, snapshot := range walk {
-			want := Compile(testConfig(), snapshot, have)
+			want := Compile(walkConfig(), snapshot, have)
 			if have == nil {
 				commit(t, k, DiffTables(nil, want))
 			} else {
@@ -94,7 +127,7 @@ func TestLawRestart(t *testing.T) {
 			have = want
 		}
 		tables := load(t, k)
-		again := Compile(testConfig(), walk[len(walk)-1], Recall(tables))
+		again := Compile(walkConfig(), walk[len(walk)-1], Recall(tables))
 		if p := DiffTables(tables, again); !p.Empty() {
 			t.Fatalf("after a restart:\n%s%s; want nothing", p.Tx, p.Later)
 		}
@@ -107,15 +140,15 @@ func TestLawAnyRoad(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		walk := randomWalk(t)
 		k := &fake.Kernel{}
-		first := Compile(testConfig(), walk[rapid.IntRange(0, len(walk)-1).Draw(t, "first")], nil)
+		first := Compile(walkConfig(), walk[rapid.IntRange(0, len(walk)-1).Draw(t, "first")], nil)
 		commit(t, k, DiffTables(nil, first))
 		tables := load(t, k)
-		want := Compile(testConfig(), walk[len(walk)-1], Recall(tables))
+		want := Compile(walkConfig(), walk[len(walk)-1], Recall(tables))
 		commit(t, k, DiffTables(tables, want))
 		if diff := cmp.Diff(text(want.Tables()), text(load(t, k))); diff != "" {
 			t.Fatalf("the kernel (-want +got):\n%s", diff)
 		}
-		if diff := cmp.Diff(members(Compile(testConfig(), walk[len(walk)-1], nil)), members(want)); diff != "" {
+		if diff := cmp.Diff(members(Compile(walkConfig(), walk[len(walk)-1], nil)), members(want)); diff != "" {
 			t.Fatalf("but for the places of endpoints (-fresh +got):\n%s", diff)
 		}
 	})
@@ -142,8 +175,8 @@ func TestLawDeterministic(t *testing.T) {
 			_ = name
 			services = append(services, s)
 		}
-		a := Compile(testConfig(), snapshotOf(services...), nil)
-		b := Compile(testConfig(), snapshotOf(rapid.Permutation(services).Draw(t, "order")...), nil)
+		a := Compile(walkConfig(), snapshotOf(services...), nil)
+		b := Compile(walkConfig(), snapshotOf(rapid.Permutation(services).Draw(t, "order")...), nil)
 		if diff := cmp.Diff(text(a.Tables()), text(b.Tables())); diff != "" {
 			t.Fatalf("in another order (-first +second):\n%s", diff)
 		}

@@ -43,6 +43,7 @@ func randomEndpoints(t *rapid.T) []model.Endpoint {
 			Ready:       rapid.IntRange(0, 3).Draw(t, "ready") > 0,
 			Serving:     rapid.Bool().Draw(t, "serving"),
 			Terminating: rapid.Bool().Draw(t, "terminating"),
+			Weight:      rapid.Uint16Range(0, 2).Draw(t, "weight"),
 		}
 		if rapid.Bool().Draw(t, "hints") {
 			e.Hints = &model.Hints{
@@ -70,6 +71,7 @@ func randomService(t *rapid.T, name model.Name) *model.Service {
 		ExternalLocal:   rapid.Bool().Draw(t, "external local"),
 		InternalLocal:   rapid.Bool().Draw(t, "internal local"),
 		Affinity:        rapid.SampledFrom([]time.Duration{0, 0, 10 * time.Second, 3 * time.Hour}).Draw(t, "affinity"),
+		Scheduler:       rapid.SampledFrom([]string{"", "", model.Random, "rr", "lc", "sh", "wlc"}).Draw(t, "scheduler"),
 	}
 	if rapid.IntRange(0, 4).Draw(t, "v4") > 0 {
 		s.ClusterIPs = append(s.ClusterIPs, netip.MustParseAddr(fmt.Sprintf("172.30.0.%d", rapid.IntRange(1, 5).Draw(t, "v4 address"))))

@@ -192,9 +192,9 @@ func serverFieldTests(port func(*input) *model.Port, addr func(string) netip.Add
 + ip ipvs-servers: 172.30.0.1 . tcp . 65535 comment "default/web:last"
 + ip ipvs-inner-servers: 172.30.0.1 . tcp . 65533 comment "default/web:last"
 + ip ipvs-inner-servers: 172.30.0.1 . tcp . 65534 comment "default/web:http"
-+ ipvs TCP 172.30.0.1:65535 scheduler lc -> 10.1.0.1:8080 weight 1
++ ipvs TCP 172.30.0.1:65533 scheduler lc -> 10.1.0.1:8080 weight 1 -> 10.1.0.2:8080 weight 1
 + ipvs TCP 172.30.0.1:65534 scheduler lc -> 10.1.0.1:8080 weight 1 -> 10.1.0.2:8080 weight 1
-+ ipvs TCP 172.30.0.1:65533 scheduler lc -> 10.1.0.1:8080 weight 1 -> 10.1.0.2:8080 weight 1`,
++ ipvs TCP 172.30.0.1:65535 scheduler lc -> 10.1.0.1:8080 weight 1`,
 		},
 		{fields: "Port.Endpoints", name: "none is refused as in nftables", before: balanced, change: func(in *input) { port(in).Endpoints = nil }, want: `
 - ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto ipvs
