@@ -30,7 +30,7 @@ test: setup-test lint ## run everything, from the linters to packets and a real 
 	NFTPROXY_TEST=all go test -p 1 -timeout 60m ./e2e/...
 
 # What runs in a virtual machine with a kernel that has IPVS: packages, and the tests of them.
-VM_PACKAGES ?= ./e2e/vm
+VM_PACKAGES ?= ./e2e/vm ./proxier/ipvs/kernel
 VM_RUN      ?= .
 VM_FLAGS    ?=
 

@@ -40,6 +40,7 @@ func mayImport() map[string][]string {
 		"proxier/conntrack/kernel": {"nft", "proxier/conntrack", sys, "github.com/mdlayher/netlink"},
 		"proxier/ipvs":             {"proxier/model"},
 		"proxier/ipvs/fake":        {"proxier/ipvs", sys},
+		"proxier/ipvs/kernel":      {"proxier/ipvs", "proxier/model", sys, "github.com/cloudflare/ipvs/...", "github.com/mdlayher/genetlink", "github.com/mdlayher/netlink", "github.com/vishvananda/netlink"},
 		"proxier/ipvs/fake/suite":  {"proxier/ipvs", "proxier/model", sys, "github.com/google/go-cmp/..."},
 		"proxier/events":           {"proxier/model", zap},
 		"proxier/health":           {"nft", "proxier/events", "proxier/model", "proxier/plan", zap},

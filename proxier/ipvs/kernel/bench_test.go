@@ -1,0 +1,112 @@
+package kernel_test
+
+import (
+	"fmt"
+	"net/netip"
+	"runtime"
+	"syscall"
+	"testing"
+	"time"
+
+	cloudflare "github.com/cloudflare/ipvs"
+	"github.com/cloudflare/ipvs/netmask"
+
+	"github.com/nftproxy/nftproxy/proxier/ipvs"
+	"github.com/nftproxy/nftproxy/proxier/ipvs/kernel"
+	"github.com/nftproxy/nftproxy/proxier/model"
+)
+
+// large returns 2,000 virtual servers with 10 destinations each.
+func large() ipvs.Table {
+	t := ipvs.Table{}
+	for i := range 2000 {
+		v := &ipvs.Virtual{Server: ipvs.Server{Scheduler: "lc"}, Dests: map[netip.AddrPort]int{}}
+		for j := range 10 {
+			v.Dests[netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(j), byte(i >> 8), byte(i)}), 8080)] = 1
+		}
+		t[ipvs.Key{Protocol: model.TCP, Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)}), 80)}] = v
+	}
+	return t
+}
+
+// cpu returns the time that this process was on a CPU, in the kernel included.
+func cpu(b *testing.B) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		b.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
+// BenchmarkApply adds 22,000 servers and destinations to an empty kernel, in one call and then one by one with
+// the library.
+func BenchmarkApply(b *testing.B) {
+	ops, _ := ipvs.Diff(ipvs.State{}, ipvs.State{Servers: large()})
+	oneByOne := func(k inside) error {
+		client, err := cloudflare.New()
+		if err != nil {
+			return err
+		}
+		for _, op := range ops {
+			s := cloudflare.Service{
+				Address: op.Key.Addr.Addr(), Port: op.Key.Addr.Port(), Protocol: cloudflare.TCP, Family: cloudflare.INET,
+				Scheduler: op.Server.Scheduler, Netmask: netmask.MaskFrom(32, 32),
+			}
+			if op.Verb == ipvs.AddServer {
+				err = client.CreateService(s)
+			} else {
+				err = client.CreateDestination(s, cloudflare.Destination{
+					Address: op.Dest.Addr.Addr(), Port: op.Dest.Addr.Port(), Weight: uint32(op.Dest.Weight), Family: cloudflare.INET,
+				})
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return client.(interface{ Close() error }).Close()
+	}
+	inOneCall := func(k inside) error {
+		if errs := k.Kernel.Apply(ops); len(errs) > 0 {
+			return fmt.Errorf("%d steps failed, first: %w", len(errs), errs[0])
+		}
+		return nil
+	}
+	for _, bb := range []struct {
+		name string
+		f    func(inside) error
+	}{{"in one call", inOneCall}, {"one by one", oneByOne}} {
+		b.Run(bb.name, func(b *testing.B) {
+			k := start(b, kernel.Options{})
+			var spent time.Duration
+			for b.Loop() {
+				b.StopTimer()
+				k.program(b, "ipvsadm", "--clear")
+				runtime.GC()
+				b.StartTimer()
+				before := cpu(b)
+				if err := k.ns.Do(func() error { return bb.f(k) }); err != nil {
+					b.Fatal(err)
+				}
+				spent += cpu(b) - before
+			}
+			b.ReportMetric(spent.Seconds()/float64(b.N), "CPU-s/op")
+			s, err := k.Load()
+			if before, after := ipvs.Diff(s, ipvs.State{Servers: large()}); err != nil || len(before)+len(after) > 0 {
+				b.Errorf("%d steps are missing, %v", len(before)+len(after), err)
+			}
+		})
+	}
+}
+
+// BenchmarkLoad reads 2,000 virtual servers with 10 destinations each.
+func BenchmarkLoad(b *testing.B) {
+	k := start(b, kernel.Options{})
+	ops, _ := ipvs.Diff(ipvs.State{}, ipvs.State{Servers: large()})
+	k.Apply(ops)
+	b.ReportAllocs()
+	for b.Loop() {
+		if s, err := k.Load(); err != nil || len(s.Servers) != 2000 {
+			b.Fatalf("Load: %d servers, %v", len(s.Servers), err)
+		}
+	}
+}
