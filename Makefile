@@ -63,7 +63,21 @@ lint-full: ## golangci-lint with .golangci.yml; builds it first, which takes min
 	go run github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0 run
 
 .PHONY: bench
-bench: ## benchmarks: time, bytes and allocations of compile, diff, encode and load
+bench: setup-bench ## measure nftproxy beside kube-proxy, with BENCH_FLAGS; -help lists them (root; hours for all sizes)
+	go run ./e2e/bench $(BENCH_FLAGS)
+
+.PHONY: profile
+profile: setup-bench ## CPU and heap profiles of nftproxy at 10,000 Services in bin/profile (root)
+	go run ./e2e/bench -peer=false -sizes 10000 -profile bin/profile $(BENCH_FLAGS)
+
+CHURN ?= 1h
+
+.PHONY: churn
+churn: setup-bench ## change Services without pause for CHURN (1h) at 10,000 and compare the memory (root)
+	go run ./e2e/bench -peer=false -sizes 10000 -churn $(CHURN) -profile bin/profile $(BENCH_FLAGS)
+
+.PHONY: microbench
+microbench: ## benchmarks: time, bytes and allocations of compile, diff, encode and load
 	go test -run '^$$' -bench . -benchmem -timeout 30m ./nft/... ./proxier/... ./watch/...
 
 .PHONY: fuzz
@@ -104,6 +118,11 @@ clean: ## remove what was built
 .PHONY: setup
 setup:
 	@.tools/setup nft=nftables ip=iproute2
+
+# kube-proxy runs nft and conntrack.
+.PHONY: setup-bench
+setup-bench:
+	@.tools/setup nft=nftables ip=iproute2 conntrack=conntrack
 
 # A race detector needs a C compiler.
 .PHONY: setup-test
