@@ -26,7 +26,8 @@ type (
 
 	// VerdictMap does what a verdict map says of the key; a key that is not there goes on with the next rule.
 	//
-	//	ip daddr . meta l4proto . th dport vmap @services
+	//	ip daddr . meta l4proto . th dport vmap @affinity-services
+	//	meta priority vmap @chains
 	VerdictMap struct {
 		Key []Field
 		Map string
@@ -135,7 +136,7 @@ type (
 
 	// MatchPriority goes on if the packet's priority, masked, has a value.
 	//
-	//	meta priority & ff00:0 == af00:0
+	//	meta priority & fe00:0 == ae00:0
 	MatchPriority struct{ Mask, Value uint32 }
 
 	// ClearPriority sets the packet's priority to zero.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -48,8 +49,9 @@ type Engine struct {
 	have *plan.State
 	// refused are the front ends that the kernel refused.
 	refused map[plan.FrontEnd]*refusal
-	// unused are chains that nothing refers to any more, by family and name.
-	unused map[unusedChain]bool
+	// unused are chains that no front end leads to any more, with the elements that still refer to
+	// them.
+	unused map[unusedChain][]nft.Op
 	record record
 	// found are the UDP front ends that the kernel held when the current sync read it.
 	found []netip.AddrPort
@@ -77,7 +79,7 @@ type refusal struct {
 func New(config plan.Config, kernel Kernel, log *zap.Logger) *Engine {
 	e := &Engine{
 		config: config, kernel: kernel, log: log, distrust: make(chan struct{}, 1),
-		refused: map[plan.FrontEnd]*refusal{}, unused: map[unusedChain]bool{},
+		refused: map[plan.FrontEnd]*refusal{}, unused: map[unusedChain][]nft.Op{},
 	}
 	e.status.Store(&record{})
 	return e
@@ -236,6 +238,7 @@ func (e *Engine) apply(now time.Time) (int, error) {
 		}
 		base = plan.Recall(tables)
 		e.found = plan.Held(tables, model.UDP)
+		clear(e.unused) // the comparison finds them all
 	}
 	compiled := plan.Compile(e.config, e.snapshot, base)
 	e.forget(compiled)
@@ -254,9 +257,7 @@ func (e *Engine) apply(now time.Time) (int, error) {
 		}
 		e.have = want
 		e.accept(now)
-		for op := range p.Later {
-			e.unused[unusedChain{op.Family, op.Chain.Name}] = true
-		}
+		e.noteUnused(p.Later)
 		return steps, nil
 	}
 }
@@ -328,30 +329,44 @@ func (e *Engine) forget(want *plan.State) {
 	}
 }
 
-// deleteUnused deletes the chains that nothing refers to any more. A failure costs nothing but a
-// look at the kernel later.
+// noteUnused takes over what is to be deleted later.
+func (e *Engine) noteUnused(later nft.Tx) {
+	var links []nft.Op
+	for op := range later {
+		if op.Chain == nil {
+			element := *op.Element
+			op.Element = &element
+			links = append(links, op)
+			continue
+		}
+		e.unused[unusedChain{op.Family, op.Chain.Name}] = links
+		links = nil
+	}
+}
+
+// deleteUnused deletes the chains that no front end leads to any more: first the elements that refer
+// to one and, the next time, the chain. A failure costs nothing but a look at the kernel later.
 func (e *Engine) deleteUnused() {
 	if len(e.unused) == 0 || e.have == nil {
 		return
 	}
-	var chains []unusedChain
-	for c := range e.unused {
-		if !e.have.Uses(c.name) {
-			chains = append(chains, c)
+	var steps []nft.Op
+	for c, links := range e.unused {
+		switch {
+		case e.have.Uses(c.name):
+			delete(e.unused, c)
+		case len(links) > 0:
+			steps = append(steps, links...)
+			e.unused[c] = nil
+		default:
+			steps = append(steps, nft.Op{Verb: nft.Delete, Family: c.family, Name: plan.TableName, Chain: &nft.Chain{Name: c.name}})
+			delete(e.unused, c)
 		}
 	}
-	clear(e.unused)
-	if len(chains) == 0 {
+	if len(steps) == 0 {
 		return
 	}
-	err := e.kernel.Commit(func(yield func(nft.Op) bool) {
-		for _, c := range chains {
-			if !yield(nft.Op{Verb: nft.Delete, Family: c.family, Name: plan.TableName, Chain: &nft.Chain{Name: c.name}}) {
-				return
-			}
-		}
-	})
-	if err != nil {
+	if err := e.kernel.Commit(nft.Tx(slices.Values(steps))); err != nil {
 		e.log.Warn("unused chains stay for now", zap.Error(err))
 		e.have = nil
 		e.failures = 1

@@ -248,7 +248,7 @@ func TestEngineForeignElement(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		foreign := nft.Element{Key: nft.Value{}.Addr(netip.MustParseAddr("10.96.0.2")).Proto(6).Port(80), Verdict: nft.GoTo("lb-7")}
+		foreign := nft.Element{Key: nft.Value{}.Addr(netip.MustParseAddr("10.96.0.2")).Proto(6).Port(80), Data: nft.Value{}.Uint32(7)}
 		err = k.Commit(func(yield func(nft.Op) bool) {
 			yield(nft.Op{Family: nft.IPv4, Name: plan.TableName, Set: &tables[0].Sets[0], Element: &foreign})
 		})

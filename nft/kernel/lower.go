@@ -66,7 +66,7 @@ func (p *program) stmt(s nft.Stmt) {
 	case nft.Lookup:
 		p.lookup(s)
 	case nft.VerdictMap:
-		// ip daddr . meta l4proto . th dport vmap @services
+		// ip daddr . meta l4proto . th dport vmap @affinity-services
 		p.key(s.Key, 0)
 		p.add(&expr.Lookup{SourceRegister: register(0), SetName: s.Map, IsDestRegSet: true, DestRegister: unix.NFT_REG_VERDICT})
 	case nft.DNAT:

@@ -42,7 +42,7 @@ func (p *program) bits(s nft.Stmt) {
 		mask(all, host(s.Bits))
 		p.setMeta(expr.MetaKeyMARK)
 	case nft.MatchPriority:
-		// meta priority & ff00:0 == af00:0
+		// meta priority & fe00:0 == ae00:0
 		p.add(&expr.Meta{Key: expr.MetaKeyPRIORITY, Register: 1})
 		mask(host(s.Mask), none)
 		p.compare(expr.CmpOpEq, host(s.Value))

@@ -130,54 +130,54 @@ func (c *claim) elements(k *key, to []entry) []entry {
 // clusterIPElements appends what a cluster IP needs.
 func (c *claim) clusterIPElements(k *key, to []entry) []entry {
 	if len(c.cluster) == 0 {
-		return c.verdict(k, to, setNoEndpoints, c.refuse)
+		return c.refusal(k, to, setNoEndpoints)
 	}
 	if c.server != nil {
 		to = append(to, entry{setServers, nft.Element{Key: k.value(), Comment: c.comment}})
-		return c.verdict(k, to, setServices, nft.GoTo(chainIPVS))
+		return c.number(k, to, setServices, toIPVS)
 	}
 	if c.affinity > 0 {
-		kind := balanceAffinity
+		first := toClusterAffinity
 		if c.internalLocal {
-			kind = balanceAffinityLocal
+			first = toClusterLAffinity
 		}
-		return c.verdict(k, to, setServices, balancer{kind: kind, count: len(c.cluster), timeout: c.affinity}.goTo())
+		return c.number(k, to, setServices, first)
 	}
-	to = c.verdict(k, to, setServices, c.balancer(balanceFrontEnd, c.cluster).goTo())
+	to = c.number(k, to, setServices, c.balancer(balanceFrontEnd, c.cluster).number())
 	return endpointElements(k, to, setEndpoints, c.cluster)
 }
 
 // externalElements appends what an external or load balancer address needs.
 func (c *claim) externalElements(k *key, to []entry) []entry {
 	if len(c.cluster) > 0 {
-		first := chainExternal
+		first := toExternal
 		if c.externalLocal {
-			first = chainExternalLocal
+			first = toExternalLocal
 		}
-		to = c.verdict(k, to, setServices, nft.GoTo(first))
-		to = c.target(k, to, setExternal, setEndpoints, c.cluster, balanceFrontEnd, chainExternalAffinity)
+		to = c.number(k, to, setServices, first)
+		to = c.target(k, to, setExternal, setEndpoints, c.cluster, balanceFrontEnd, toExternalAffinity)
 	}
 	if len(c.local) > 0 {
-		to = c.target(k, to, setExternalLocal, setLocalEndpoints, c.local, balanceLocal, chainExternalLAffinity)
+		to = c.target(k, to, setExternalLocal, setLocalEndpoints, c.local, balanceLocal, toExternalLAffinity)
 	}
 	if c.affinity > 0 && len(c.cluster) > 0 {
 		to = append(to, entry{setAffinityFronts, nft.Element{Key: k.value(), Data: nft.Value{}.Addr(c.memory.addr)}})
 	}
-	return c.verdict(k, to, setNoEndpoints, c.refuse)
+	return c.refusal(k, to, setNoEndpoints)
 }
 
 // nodePortElements appends what a node port needs.
 func (c *claim) nodePortElements(k *key, to []entry) []entry {
 	if len(c.cluster) > 0 {
-		first := chainNodePort
+		first := toNodePort
 		if c.externalLocal {
-			first = chainNodePortLocal
+			first = toNodePortLocal
 		}
-		to = c.verdict(k, to, setNodePorts, nft.GoTo(first))
-		to = c.target(k, to, setNodePort, setNodePortEnds, c.cluster, balanceNodePort, chainNodePortAffinity)
+		to = c.number(k, to, setNodePorts, first)
+		to = c.target(k, to, setNodePort, setNodePortEnds, c.cluster, balanceNodePort, toNodePortAffinity)
 	}
 	if len(c.local) > 0 {
-		to = c.target(k, to, setNodePortLocal, setNodePortLocals, c.local, balanceNodePortLocal, chainNodePortLAffinity)
+		to = c.target(k, to, setNodePortLocal, setNodePortLocals, c.local, balanceNodePortLocal, toNodePortLAffinity)
 	}
 	if c.affinity > 0 && len(c.cluster) > 0 {
 		translated := key{addr: c.memory.addr, proto: k.proto, port: k.port}
@@ -187,16 +187,16 @@ func (c *claim) nodePortElements(k *key, to []entry) []entry {
 			entry{setAffinityNodePort, nft.Element{Key: translated.value(), Data: nft.Value{}.Port(c.memory.port)}},
 		)
 	}
-	return c.verdict(k, to, setNoNodePortEnds, c.refuse)
+	return c.refusal(k, to, setNoNodePortEnds)
 }
 
 // target appends where a list of endpoints is balanced: in a chain of its own length, or by the
 // Service port's memory.
-func (c *claim) target(k *key, to []entry, services, endpoints string, list []netip.AddrPort, kind balancerKind, memory string) []entry {
+func (c *claim) target(k *key, to []entry, services, endpoints string, list []netip.AddrPort, kind balancerKind, memory number) []entry {
 	if c.affinity > 0 {
-		return c.verdict(k, to, services, nft.GoTo(memory))
+		return c.number(k, to, services, memory)
 	}
-	to = c.verdict(k, to, services, c.balancer(kind, list).goTo())
+	to = c.number(k, to, services, c.balancer(kind, list).number())
 	return endpointElements(k, to, endpoints, list)
 }
 
@@ -205,7 +205,8 @@ func (c *claim) memoryElements(k *key, to []entry, list []netip.AddrPort, servic
 	if len(list) == 0 {
 		return to
 	}
-	to = c.verdict(k, to, services, balancer{kind: kind, count: len(list), timeout: c.affinity}.goTo())
+	memory := balancer{kind: kind, count: len(list), timeout: c.affinity}
+	to = append(to, entry{services, nft.Element{Key: k.value(), Verdict: memory.goTo(), Comment: c.comment}})
 	for i, n := range endpointNumbers(list) {
 		to = append(
 			to,
@@ -216,12 +217,21 @@ func (c *claim) memoryElements(k *key, to []entry, list []netip.AddrPort, servic
 	return to
 }
 
-// verdict appends an element of a verdict map, or nothing for NoVerdict.
-func (c *claim) verdict(k *key, to []entry, set string, v nft.Verdict) []entry {
-	if v.Kind == nft.NoVerdict {
-		return to
+// number appends the element of a map that leads to a chain.
+func (c *claim) number(k *key, to []entry, set string, n number) []entry {
+	return append(to, entry{set, nft.Element{Key: k.value(), Data: n.value(), Comment: c.comment}})
+}
+
+// refusal appends what refuses packets that no rule translates, if anything does.
+func (c *claim) refusal(k *key, to []entry, set string) []entry {
+	switch c.refuse.Kind {
+	case nft.Goto:
+		return c.number(k, to, set, toRefuse)
+	case nft.Drop:
+		return c.number(k, to, set, toDrop)
+	case nft.NoVerdict, nft.Accept, nft.Jump:
 	}
-	return append(to, entry{set, nft.Element{Key: k.value(), Verdict: v, Comment: c.comment}})
+	return to
 }
 
 // endpointElements appends the endpoints under their indexes.

@@ -13,8 +13,10 @@ type Plan struct {
 	// Tx is the transaction. Its order is one that the kernel accepts: sets, new chains without
 	// rules, rules, elements that go, elements that come.
 	Tx nft.Tx
-	// Later deletes chains that nothing refers to any more, in a transaction of its own: before
-	// Linux 6.2 the kernel still counts the reference of a deleted element for a moment.
+	// Later deletes chains that no front end leads to any more. It is for a moment later: a packet may
+	// just have read the chain's number. Each chain comes after the elements that lead from its number
+	// to it, and they go in a transaction before it: before Linux 6.2 the kernel still counts the
+	// reference of a deleted element for a moment.
 	Later nft.Tx
 }
 
@@ -30,7 +32,7 @@ func Diff(have, want *State) Plan {
 			o := &ops{yield: yield}
 			for i, frame := range want.frames {
 				o.frame(have.frames[i], frame)
-				o.newBalancers(frame.Family, have, want)
+				o.newBalancers(frame, have, want)
 			}
 			o.changedElements(want, changed)
 		},
@@ -39,6 +41,9 @@ func Diff(have, want *State) Plan {
 			for _, frame := range want.frames {
 				for _, b := range sortedBalancers(have.balancers) {
 					if want.balancers[b] == 0 {
+						for _, l := range b.links() {
+							o.entry(nft.Delete, frame, &l)
+						}
 						c := nft.Chain{Name: b.name()}
 						o.op(nft.Op{Verb: nft.Delete, Family: frame.Family, Chain: &c})
 					}
@@ -111,12 +116,15 @@ func (o *ops) elements(f nft.Family, s *nft.Set, have, want []nft.Element) {
 	}
 }
 
-// newBalancers yields the chains that are needed now and were not before.
-func (o *ops) newBalancers(f nft.Family, have, want *State) {
+// newBalancers yields the chains that are needed now and were not before, with what leads to them.
+func (o *ops) newBalancers(frame *nft.Table, have, want *State) {
 	for _, b := range sortedBalancers(want.balancers) {
 		if have.balancers[b] == 0 {
-			c := b.chain(f)
-			o.op(nft.Op{Verb: nft.Add, Family: f, Chain: &c})
+			c := b.chain(frame.Family)
+			o.op(nft.Op{Verb: nft.Add, Family: frame.Family, Chain: &c})
+			for _, l := range b.links() {
+				o.entry(nft.Add, frame, &l)
+			}
 		}
 	}
 }

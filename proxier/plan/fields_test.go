@@ -99,11 +99,11 @@ func TestBase(t *testing.T) {
 	empty := in
 	empty.service = model.Service{Name: in.service.Name}
 	want := []string{
-		`+ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-2`,
-		`+ ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto external`,
-		`+ ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto lb-2`,
-		`+ ip nodeports: tcp . 30080 comment "default/web:http" : goto nodeport`,
-		`+ ip nodeport-services: tcp . 30080 comment "default/web:http" : goto nodeport-2`,
+		`+ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:2`,
+		`+ ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae00:1`,
+		`+ ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae10:2`,
+		`+ ip nodeports: tcp . 30080 comment "default/web:http" : ae00:3`,
+		`+ ip nodeport-services: tcp . 30080 comment "default/web:http" : ae30:2`,
 		`+ ip endpoints: 172.30.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080`,
 		`+ ip endpoints: 172.30.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080`,
 		`+ ip endpoints: 192.0.2.1 . tcp . 80 . 0 : 10.1.0.1 . 8080`,
@@ -173,9 +173,9 @@ func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Ad
 		{
 			fields: "Service.Name", before: clusterOnly, change: func(in *input) { in.service.Name.Name = "api" },
 			want: `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-2
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:2
 - ip cluster-ips: 172.30.0.1 comment "default/web"
-+ ip services: 172.30.0.1 . tcp . 80 comment "default/api:http" : goto lb-2
++ ip services: 172.30.0.1 . tcp . 80 comment "default/api:http" : ae10:2
 + ip cluster-ips: 172.30.0.1 comment "default/api"`,
 		},
 		{
@@ -185,7 +185,7 @@ func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Ad
 				port(in).Endpoints = append(port(in).Endpoints, endpoint("[fd00:10::1]:8080", "here"))
 			},
 			want: `
-+ ip6 services: fd00:96::1 . tcp . 80 comment "default/web:http" : goto lb-1
++ ip6 services: fd00:96::1 . tcp . 80 comment "default/web:http" : ae10:1
 + ip6 endpoints: fd00:96::1 . tcp . 80 . 0 : fd00:10::1 . 8080
 + ip6 cluster-ips: fd00:96::1 comment "default/web"
 + ip6 hairpin: fd00:10::1 . fd00:10::1`,
@@ -193,16 +193,16 @@ func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Ad
 		{
 			fields: "Service.ExternalIPs", change: func(in *input) { in.service.ExternalIPs = []netip.Addr{addr("198.51.100.1"), addr("192.0.2.1")} },
 			want: `
-+ ip services: 198.51.100.1 . tcp . 80 comment "default/web:http" : goto external
-+ ip external-services: 198.51.100.1 . tcp . 80 comment "default/web:http" : goto lb-2
++ ip services: 198.51.100.1 . tcp . 80 comment "default/web:http" : ae00:1
++ ip external-services: 198.51.100.1 . tcp . 80 comment "default/web:http" : ae10:2
 + ip endpoints: 198.51.100.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 + ip endpoints: 198.51.100.1 . tcp . 80 . 1 : 10.1.0.2 . 8080`,
 		},
 		{
 			fields: "Service.LoadBalancerIPs", change: func(in *input) { in.service.LoadBalancerIPs = nil },
 			want: `
-- ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto external
-- ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto lb-2
+- ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae00:1
+- ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae10:2
 - ip endpoints: 192.0.2.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 - ip endpoints: 192.0.2.1 . tcp . 80 . 1 : 10.1.0.2 . 8080`,
 		},
@@ -226,21 +226,21 @@ func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Ad
 		{
 			fields: "Service.ExternalLocal", change: func(in *input) { in.service.ExternalLocal = true },
 			want: `
-- ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto external
-- ip nodeports: tcp . 30080 comment "default/web:http" : goto nodeport
-+ ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto external-local
-+ ip external-local-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto local-lb-1
-+ ip nodeports: tcp . 30080 comment "default/web:http" : goto nodeport-local
-+ ip nodeport-local-services: tcp . 30080 comment "default/web:http" : goto nodeport-local-1
+- ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae00:1
+- ip nodeports: tcp . 30080 comment "default/web:http" : ae00:3
++ ip services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae00:2
++ ip external-local-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae20:1
++ ip nodeports: tcp . 30080 comment "default/web:http" : ae00:4
++ ip nodeport-local-services: tcp . 30080 comment "default/web:http" : ae40:1
 + ip local-endpoints: 192.0.2.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 + ip nodeport-local-endpoints: tcp . 30080 . 0 : 10.1.0.1 . 8080`,
 		},
 		{
 			fields: "Service.InternalLocal", change: func(in *input) { in.service.InternalLocal = true },
 			want: `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-2
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:2
 - ip endpoints: 172.30.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080
-+ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-1`,
++ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:1`,
 		},
 		{
 			fields: "Service.Affinity", before: func(in *input) { in.config.DisableIPv6 = true }, change: func(in *input) { in.service.Affinity = 10 * time.Second },
@@ -254,18 +254,18 @@ func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Ad
 			fields: "Port.Name Port.Protocol Port.Port", before: clusterOnly,
 			change: func(in *input) { port(in).Name, port(in).Protocol, port(in).Port = "dns", model.UDP, 53 },
 			want: `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-2
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:2
 - ip endpoints: 172.30.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 - ip endpoints: 172.30.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080
-+ ip services: 172.30.0.1 . udp . 53 comment "default/web:dns" : goto lb-2
++ ip services: 172.30.0.1 . udp . 53 comment "default/web:dns" : ae10:2
 + ip endpoints: 172.30.0.1 . udp . 53 . 0 : 10.1.0.1 . 8080
 + ip endpoints: 172.30.0.1 . udp . 53 . 1 : 10.1.0.2 . 8080`,
 		},
 		{
 			fields: "Port.NodePort", change: func(in *input) { port(in).NodePort = 0 },
 			want: `
-- ip nodeports: tcp . 30080 comment "default/web:http" : goto nodeport
-- ip nodeport-services: tcp . 30080 comment "default/web:http" : goto nodeport-2
+- ip nodeports: tcp . 30080 comment "default/web:http" : ae00:3
+- ip nodeport-services: tcp . 30080 comment "default/web:http" : ae30:2
 - ip nodeport-endpoints: tcp . 30080 . 0 : 10.1.0.1 . 8080
 - ip nodeport-endpoints: tcp . 30080 . 1 : 10.1.0.2 . 8080`,
 		},
@@ -274,18 +274,18 @@ func serviceFieldTests(port func(*input) *model.Port, addr func(string) netip.Ad
 
 // affinityLines are what session affinity changes of the base input.
 const affinityLines = `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-2
-- ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto lb-2
-- ip nodeport-services: tcp . 30080 comment "default/web:http" : goto nodeport-2
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:2
+- ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae10:2
+- ip nodeport-services: tcp . 30080 comment "default/web:http" : ae30:2
 - ip endpoints: 172.30.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 - ip endpoints: 172.30.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080
 - ip endpoints: 192.0.2.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 - ip endpoints: 192.0.2.1 . tcp . 80 . 1 : 10.1.0.2 . 8080
 - ip nodeport-endpoints: tcp . 30080 . 0 : 10.1.0.1 . 8080
 - ip nodeport-endpoints: tcp . 30080 . 1 : 10.1.0.2 . 8080
-+ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto affinity-2-10s
-+ ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto external-affinity
-+ ip nodeport-services: tcp . 30080 comment "default/web:http" : goto nodeport-affinity
++ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae00:5
++ ip external-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae00:7
++ ip nodeport-services: tcp . 30080 comment "default/web:http" : ae00:9
 + ip affinity-services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto affinity-2-10s
 + ip affinity-slots: 172.30.0.1 . tcp . 80 . 0 : af28:5298
 + ip affinity-slots: 172.30.0.1 . tcp . 80 . 1 : aff1:e66a
@@ -305,38 +305,38 @@ const affinityLines = `
 func endpointFieldTests(port func(*input) *model.Port) []fieldTest {
 	clusterOnly := func(in *input) { in.service.LoadBalancerIPs, port(in).NodePort = nil, 0 }
 	const second = `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-2
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:2
 - ip endpoints: 172.30.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080
-+ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-1`
++ ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:1`
 	return []fieldTest{
 		{fields: "Port.Endpoints", before: clusterOnly, change: func(in *input) { port(in).Endpoints = port(in).Endpoints[:1] }, want: second},
 		{
 			fields: "Port.Endpoints", name: "none", change: func(in *input) { port(in).Endpoints = nil },
 			before: clusterOnly,
 			want: `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-2
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:2
 - ip endpoints: 172.30.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 - ip endpoints: 172.30.0.1 . tcp . 80 . 1 : 10.1.0.2 . 8080
 - ip hairpin: 10.1.0.1 . 10.1.0.1
-+ ip no-endpoints: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto refuse`,
++ ip no-endpoints: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae00:b`,
 		},
 		{
 			fields: "Endpoint.Node Node.Name", name: "none here",
 			before: func(in *input) { clusterOnly(in); in.service.InternalLocal = true }, change: func(in *input) { port(in).Endpoints[0].Node = "there" },
 			want: `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-1
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:1
 - ip endpoints: 172.30.0.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 - ip hairpin: 10.1.0.1 . 10.1.0.1
-+ ip no-endpoints: 172.30.0.1 . tcp . 80 comment "default/web:http" : drop`,
++ ip no-endpoints: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae00:c`,
 		},
 		{
 			fields: "Endpoint.Node", name: "none here, external traffic policy Local",
 			before: func(in *input) { port(in).NodePort, in.service.ExternalLocal = 0, true }, change: func(in *input) { port(in).Endpoints[0].Node = "there" },
 			want: `
-- ip external-local-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : goto local-lb-1
+- ip external-local-services: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae20:1
 - ip local-endpoints: 192.0.2.1 . tcp . 80 . 0 : 10.1.0.1 . 8080
 - ip hairpin: 10.1.0.1 . 10.1.0.1
-+ ip no-endpoints: 192.0.2.1 . tcp . 80 comment "default/web:http" : drop`,
++ ip no-endpoints: 192.0.2.1 . tcp . 80 comment "default/web:http" : ae00:c`,
 		},
 		{fields: "Endpoint.Ready", before: clusterOnly, change: func(in *input) { port(in).Endpoints[1].Ready = false }, want: second},
 		{
@@ -347,9 +347,9 @@ func endpointFieldTests(port func(*input) *model.Port) []fieldTest {
 			},
 			change: func(in *input) { port(in).Endpoints = []model.Endpoint{endpoint("10.1.0.2:8080", "there", gone)} },
 			want: `
-- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto lb-1
+- ip services: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae10:1
 - ip endpoints: 172.30.0.1 . tcp . 80 . 0 : 10.1.0.2 . 8080
-+ ip no-endpoints: 172.30.0.1 . tcp . 80 comment "default/web:http" : goto refuse`,
++ ip no-endpoints: 172.30.0.1 . tcp . 80 comment "default/web:http" : ae00:b`,
 		},
 		{
 			fields: "Endpoint.Hints Hints.Zones Node.Zone", before: clusterOnly,
@@ -394,10 +394,10 @@ func configFieldTests(addr func(string) netip.Addr, prefix func(string) netip.Pr
 			change: func(in *input) { in.config.NodePortAddresses.All = true },
 			want: `
 - ip nodeport-ips: 192.168.0.2
-- ip filter-input: ct state new ip daddr @nodeport-ips meta l4proto . th dport vmap @no-endpoint-nodeports
-- ip services: ip daddr @nodeport-ips meta l4proto . th dport vmap @nodeports
-+ ip filter-input: ct state new ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @no-endpoint-nodeports
-+ ip services: ip daddr != 127.0.0.0/8 fib daddr type local meta l4proto . th dport vmap @nodeports`,
+- ip filter-input: ct state new ip daddr @nodeport-ips meta priority set meta l4proto . th dport map @no-endpoint-nodeports meta priority vmap @refusals
+- ip services: ip daddr @nodeport-ips meta priority set meta l4proto . th dport map @nodeports meta priority vmap @chains
++ ip filter-input: ct state new ip daddr != 127.0.0.0/8 fib daddr type local meta priority set meta l4proto . th dport map @no-endpoint-nodeports meta priority vmap @refusals
++ ip services: ip daddr != 127.0.0.0/8 fib daddr type local meta priority set meta l4proto . th dport map @nodeports meta priority vmap @chains`,
 		},
 		{
 			fields: "Node.PodCIDRs", before: func(in *input) { noDetection(in); in.config.DetectLocal.Mode = NodeCIDR },
@@ -456,8 +456,8 @@ func configFieldTests(addr func(string) netip.Addr, prefix func(string) netip.Pr
 func detectLines(not, is string) string {
 	return `
 + ip services: ` + not + ` ip daddr @cluster-ips meta mark set meta mark | 0x00004000
-+ ip external-local: ` + is + ` ip daddr . meta l4proto . th dport vmap @external-services comment "pods of this node reach all endpoints"
-+ ip nodeport-local: ` + is + ` meta l4proto . th dport vmap @nodeport-services comment "pods of this node reach all endpoints"`
++ ip external-local: ` + is + ` meta priority set ip daddr . meta l4proto . th dport map @external-services meta priority vmap @balancers comment "pods of this node reach all endpoints"
++ ip nodeport-local: ` + is + ` meta priority set meta l4proto . th dport map @nodeport-services meta priority vmap @balancers comment "pods of this node reach all endpoints"`
 }
 
 // TestConflict gives one address to two Services: the older one has it, and the other gets it when

@@ -13,13 +13,6 @@ import (
 // affinity for new clients, nothing else.
 const affinitySize = 262144
 
-// affinityBits and affinityMask tell an endpoint's number in the packet's priority from a priority
-// that somebody else set.
-const (
-	affinityBits = 0xaf000000
-	affinityMask = 0xff000000
-)
-
 // frame returns the table of a family without anything that depends on a Service.
 func frame(c *Config, node *model.Node, cidrs []netip.Prefix, f nft.Family) *nft.Table {
 	t := &nft.Table{
@@ -27,7 +20,7 @@ func frame(c *Config, node *model.Node, cidrs []netip.Prefix, f nft.Family) *nft
 		Name:     TableName,
 		Comment:  "Kubernetes Services, by nftproxy; all here is overwritten",
 		Sets:     frameSets(f),
-		Elements: map[string][]nft.Element{},
+		Elements: frameLinks(),
 	}
 	prefixes, all := c.nodePortPrefixes(f, node.PrimaryIPs)
 	if !all {
@@ -53,20 +46,23 @@ func frameSets(f nft.Family) []nft.Set {
 	verdict := []nft.Field{{Kind: nft.Verdicts}}
 	index, priority, addr, port := random(2), nft.Field{Kind: nft.Priority}, nft.Field{Kind: nft.DAddr}, nft.Field{Kind: nft.DPort}
 	source := nft.Field{Kind: nft.SAddr}
-	fe, np, to := nft.FrontEndKey, nft.NodePortKey, nft.EndpointData()
+	fe, np, to, chain := nft.FrontEndKey, nft.NodePortKey, nft.EndpointData(), []nft.Field{priority}
 	return []nft.Set{
-		{Name: setServices, Key: fe(), Data: verdict, Comment: "every front end: where to go first"},
-		{Name: setExternal, Key: fe(), Data: verdict, Comment: "external and load balancer addresses: all endpoints"},
-		{Name: setExternalLocal, Key: fe(), Data: verdict, Comment: "the same, external traffic policy Local: endpoints of this node"},
-		{Name: setNodePorts, Key: np(), Data: verdict, Comment: "every node port: where to go first"},
-		{Name: setNodePort, Key: np(), Data: verdict, Comment: "node ports: all endpoints"},
-		{Name: setNodePortLocal, Key: np(), Data: verdict, Comment: "node ports, external traffic policy Local: endpoints of this node"},
+		{Name: setServices, Key: fe(), Data: chain, Comment: "every front end: where to go first"},
+		{Name: setExternal, Key: fe(), Data: chain, Comment: "external and load balancer addresses: all endpoints"},
+		{Name: setExternalLocal, Key: fe(), Data: chain, Comment: "the same, external traffic policy Local: endpoints of this node"},
+		{Name: setNodePorts, Key: np(), Data: chain, Comment: "every node port: where to go first"},
+		{Name: setNodePort, Key: np(), Data: chain, Comment: "node ports: all endpoints"},
+		{Name: setNodePortLocal, Key: np(), Data: chain, Comment: "node ports, external traffic policy Local: endpoints of this node"},
+		{Name: setChains, Key: chain, Data: verdict, Comment: "number of a chain: the chain to go to first"},
+		{Name: setBalancers, Key: chain, Data: verdict, Comment: "the same: the chain that picks an endpoint"},
 		{Name: setEndpoints, Key: fe(index), Data: to, Comment: "front end and index: endpoint"},
 		{Name: setLocalEndpoints, Key: fe(index), Data: to, Comment: "front end and index: endpoint of this node"},
 		{Name: setNodePortEnds, Key: np(index), Data: to, Comment: "node port and index: endpoint"},
 		{Name: setNodePortLocals, Key: np(index), Data: to, Comment: "node port and index: endpoint of this node"},
-		{Name: setNoEndpoints, Key: fe(), Data: verdict, Comment: "front ends without a usable endpoint"},
-		{Name: setNoNodePortEnds, Key: np(), Data: verdict, Comment: "node ports without a usable endpoint"},
+		{Name: setNoEndpoints, Key: fe(), Data: chain, Comment: "front ends without a usable endpoint"},
+		{Name: setNoNodePortEnds, Key: np(), Data: chain, Comment: "node ports without a usable endpoint"},
+		{Name: setRefusals, Key: chain, Data: verdict, Comment: "number of a refusal: how to refuse"},
 		{Name: setFirewall, Key: fe(), Comment: "load balancer front ends with source ranges"},
 		{Name: setSourceRanges, Key: fe(source), Interval: true, Comment: "sources that such a front end takes"},
 		{Name: setClusterIPs, Key: []nft.Field{addr}, Comment: "cluster IPs: ports that are not served are refused"},
@@ -118,7 +114,7 @@ func baseChains(c *Config, f nft.Family, allNodePorts bool) []nft.Chain {
 	unserved := rule(nft.MatchNew{}, jump(chainUnserved))
 	check := rule(nft.MatchNew{}, jump(chainCheckEndpoints))
 	nodePort := append([]nft.Stmt{nft.MatchNew{}}, matchNodePort(c, f, allNodePorts)...)
-	nodePort = append(nodePort, nft.VerdictMap{Key: nft.NodePortKey(), Map: setNoNodePortEnds})
+	nodePort = append(nodePort, lookUp(nft.NodePortKey(), setNoNodePortEnds, setRefusals)...)
 	input := []nft.Rule{check}
 	if c.usesIPVS() {
 		input = append(input, serverRules()...)
@@ -146,8 +142,8 @@ func baseChains(c *Config, f nft.Family, allNodePorts bool) []nft.Chain {
 func masqueradeRules(c *Config) []nft.Rule {
 	return []nft.Rule{
 		{
-			Stmts:   []nft.Stmt{nft.MatchPriority{Mask: affinityMask, Value: affinityBits}, nft.ClearPriority{}},
-			Comment: "session affinity kept an endpoint number here",
+			Stmts:   []nft.Stmt{nft.MatchPriority{Mask: priorityMask, Value: priorityBits}, nft.ClearPriority{}},
+			Comment: "the number of a chain or an endpoint was kept here",
 		},
 		rule(nft.MatchMark{Bits: c.mark()}, nft.FlipMark{Bits: c.mark()}, nft.Masquerade{}),
 		rule(nft.Lookup{Key: []nft.Field{{Kind: nft.SAddr}, {Kind: nft.DAddr}}, Set: setHairpin}, nft.Masquerade{}),
@@ -169,32 +165,32 @@ func serviceChains(c *Config, node *model.Node, f nft.Family, allNodePorts bool)
 	case pod != nil:
 		services.Rules = append(services.Rules, rule(pod, clusterIP, mark))
 	}
-	services.Rules = append(services.Rules, rule(nft.VerdictMap{Key: fe, Map: setServices}))
-	services.Rules = append(services.Rules, rule(append(matchNodePort(c, f, allNodePorts), nft.VerdictMap{Key: np, Map: setNodePorts})...))
+	services.Rules = append(services.Rules, rule(lookUp(fe, setServices, setChains)...))
+	services.Rules = append(services.Rules, rule(append(matchNodePort(c, f, allNodePorts), lookUp(np, setNodePorts, setChains)...)...))
 
 	external := nft.Chain{Name: chainExternal, Comment: "external address, all endpoints: masquerade", Rules: []nft.Rule{
-		rule(mark), rule(nft.VerdictMap{Key: fe, Map: setExternal}),
+		rule(mark), rule(lookUp(fe, setExternal, setBalancers)...),
 	}}
 	nodePort := nft.Chain{Name: chainNodePort, Comment: "node port, all endpoints: masquerade", Rules: []nft.Rule{
-		rule(mark), rule(nft.VerdictMap{Key: np, Map: setNodePort}),
+		rule(mark), rule(lookUp(np, setNodePort, setBalancers)...),
 	}}
 	externalLocal := nft.Chain{Name: chainExternalLocal, Comment: "external address, external traffic policy Local"}
 	nodePortLocal := nft.Chain{Name: chainNodePortLocal, Comment: "node port, external traffic policy Local"}
 	if pod := detectLocal(c, node, f, false); pod != nil {
 		const why = "pods of this node reach all endpoints"
-		externalLocal.Rules = append(externalLocal.Rules, nft.Rule{Stmts: []nft.Stmt{pod, nft.VerdictMap{Key: fe, Map: setExternal}}, Comment: why})
-		nodePortLocal.Rules = append(nodePortLocal.Rules, nft.Rule{Stmts: []nft.Stmt{pod, nft.VerdictMap{Key: np, Map: setNodePort}}, Comment: why})
+		externalLocal.Rules = append(externalLocal.Rules, nft.Rule{Stmts: append([]nft.Stmt{pod}, lookUp(fe, setExternal, setBalancers)...), Comment: why})
+		nodePortLocal.Rules = append(nodePortLocal.Rules, nft.Rule{Stmts: append([]nft.Stmt{pod}, lookUp(np, setNodePort, setBalancers)...), Comment: why})
 	}
 	const why = "so does the node itself"
 	externalLocal.Rules = append(
 		externalLocal.Rules,
 		nft.Rule{Stmts: []nft.Stmt{fromNode, nft.Do{Verdict: nft.GoTo(chainExternal)}}, Comment: why},
-		rule(nft.VerdictMap{Key: fe, Map: setExternalLocal}),
+		rule(lookUp(fe, setExternalLocal, setBalancers)...),
 	)
 	nodePortLocal.Rules = append(
 		nodePortLocal.Rules,
 		nft.Rule{Stmts: []nft.Stmt{fromNode, nft.Do{Verdict: nft.GoTo(chainNodePort)}}, Comment: why},
-		rule(nft.VerdictMap{Key: np, Map: setNodePortLocal}),
+		rule(lookUp(np, setNodePortLocal, setBalancers)...),
 	)
 	return []nft.Chain{services, external, externalLocal, nodePort, nodePortLocal}
 }
@@ -215,6 +211,8 @@ func affinityChains() []nft.Chain {
 	local := rule(nft.VerdictMap{Key: fe, Map: setAffinityLocals})
 	drop := nft.Rule{Stmts: []nft.Stmt{nft.Do{Verdict: nft.Verdict{Kind: nft.Drop}}}, Comment: "the Service went while we looked"}
 	return []nft.Chain{
+		{Name: chainClusterAffinity, Comment: "session affinity: cluster IP", Rules: []nft.Rule{all, drop}},
+		{Name: chainClusterLAffinity, Comment: "session affinity: cluster IP, endpoints of this node", Rules: []nft.Rule{local, drop}},
 		{Name: chainExternalAffinity, Comment: "session affinity: external address", Rules: slices.Concat(external, []nft.Rule{all, drop})},
 		{Name: chainExternalLAffinity, Comment: "session affinity: external address, endpoints of this node", Rules: slices.Concat(external, []nft.Rule{local, drop})},
 		{Name: chainNodePortAffinity, Comment: "session affinity: node port", Rules: slices.Concat(nodePort, []nft.Rule{all, drop})},
@@ -239,7 +237,7 @@ func refuseChains(cidrs []netip.Prefix, f nft.Family) []nft.Chain {
 	outside := nft.Lookup{Key: append(nft.FrontEndKey(), nft.Field{Kind: nft.SAddr}), Set: setSourceRanges, Not: true}
 	return []nft.Chain{
 		{Name: chainRefuse, Comment: "nobody serves it", Rules: []nft.Rule{rule(nft.Reject{})}},
-		{Name: chainCheckEndpoints, Comment: "front ends without a usable endpoint", Rules: []nft.Rule{rule(nft.VerdictMap{Key: fe, Map: setNoEndpoints})}},
+		{Name: chainCheckEndpoints, Comment: "front ends without a usable endpoint", Rules: []nft.Rule{rule(lookUp(fe, setNoEndpoints, setRefusals)...)}},
 		{Name: chainUnserved, Comment: "what is sent to cluster IPs and was not translated", Rules: unserved},
 		{Name: chainFirewall, Comment: "loadBalancerSourceRanges", Rules: []nft.Rule{rule(nft.Lookup{Key: fe, Set: setFirewall}, outside, drop)}},
 	}

@@ -3,6 +3,7 @@ package plan
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/nftproxy/nftproxy/e2e/netns"
@@ -69,5 +70,52 @@ func BenchmarkKernelOneEndpoint(b *testing.B) {
 				have = want
 			}
 		})
+	}
+}
+
+// BenchmarkKernelAdded adds one endpoint after another, each to another Service, and one Service after
+// another, each from the snapshot to the kernel's acknowledgement.
+func BenchmarkKernelAdded(b *testing.B) {
+	for _, n := range []int{1_000, 10_000, 50_000} {
+		snapshot := cluster(n, 10)
+		kinds := []struct {
+			name string
+			add  func(snapshot model.Snapshot, i int) model.Snapshot
+		}{
+			{"endpoint", func(snapshot model.Snapshot, i int) model.Snapshot {
+				service, _ := snapshot.Services.Get(model.Name{Namespace: "default", Name: fmt.Sprintf("service-%d", i*7919%n)})
+				more := *service
+				more.Ports = slices.Clone(service.Ports)
+				more.Ports[0].Endpoints = append(slices.Clone(service.Ports[0].Endpoints), endpointsOf(i%n, len(service.Ports[0].Endpoints), 1)...)
+				return withService(snapshot, &more)
+			}},
+			{"service", func(snapshot model.Snapshot, i int) model.Snapshot {
+				return withService(snapshot, &model.Service{
+					Name:       model.Name{Namespace: "default", Name: fmt.Sprintf("added-%d", i)},
+					ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{172, 31, byte(i >> 8), byte(i)})},
+					Ports:      []model.Port{{Name: "http", Protocol: model.TCP, Port: 80, Endpoints: endpointsOf(i, 0, 10)}},
+				})
+			}},
+		}
+		for _, kind := range kinds {
+			b.Run(fmt.Sprintf("%s/services=%d", kind.name, n), func(b *testing.B) {
+				c := dialKernel(b)
+				snapshot := snapshot
+				have := Compile(testConfig(), snapshot, nil)
+				if err := c.Commit(DiffTables(nil, have).Tx); err != nil {
+					b.Fatal(err)
+				}
+				b.ReportAllocs()
+				b.ResetTimer()
+				for i := range b.N {
+					snapshot = kind.add(snapshot, i)
+					want := Compile(testConfig(), snapshot, have)
+					if err := c.Commit(Diff(have, want).Tx); err != nil {
+						b.Fatal(err)
+					}
+					have = want
+				}
+			})
+		}
 	}
 }

@@ -234,6 +234,13 @@ func (s *State) chains(t *nft.Table) iter.Seq[*nft.Chain] {
 func (s *State) entries(f nft.Family) iter.Seq[*entry] {
 	return func(yield func(*entry) bool) {
 		var buffer []entry
+		for b := range s.balancers {
+			for _, l := range b.links() {
+				if !yield(&l) {
+					return
+				}
+			}
+		}
 		for k := range s.claims.All() {
 			if k.family != f {
 				continue
@@ -257,7 +264,10 @@ func (s *State) Tables() []nft.Table {
 	var tables []nft.Table
 	for _, frame := range s.frames {
 		t := *frame
-		t.Chains, t.Elements = nil, maps.Clone(frame.Elements)
+		t.Chains, t.Elements = nil, map[string][]nft.Element{}
+		for set, elements := range frame.Elements {
+			t.Elements[set] = slices.Clone(elements)
+		}
 		for c := range s.chains(frame) {
 			t.Chains = append(t.Chains, *c)
 		}

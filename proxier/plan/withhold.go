@@ -62,7 +62,7 @@ func keyOf(f nft.Family, set string, v *nft.Value) (key, bool) {
 		k.kind = keyInner
 	case setAffinityServices, setAffinityLocals, setAffinitySlots, setAffinityLSlots, setAffinityEnds, setAffinityLEnds:
 		k.kind = keyAffinity
-	case setNodePortIPs, setAffinity, setDraining:
+	case setNodePortIPs, setAffinity, setDraining, setChains, setBalancers, setRefusals:
 		return k, false
 	}
 	if len(b) < size {
