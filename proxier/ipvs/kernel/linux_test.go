@@ -262,3 +262,34 @@ func TestAddresses(t *testing.T) {
 		t.Errorf("routes to the device: %s", routes)
 	}
 }
+
+// TestCleanup removes what is ours, and nothing else.
+func TestCleanup(t *testing.T) {
+	k := start(t, kernel.Options{ExcludeCIDRs: []netip.Prefix{netip.MustParsePrefix("10.200.0.0/16")}})
+	cleanup := func(want kernel.Removed) {
+		t.Helper()
+		k.do(func() {
+			if got, err := k.Cleanup(); got != want || err != nil {
+				t.Errorf("Cleanup = %s, %v; want %s", got, err, want)
+			}
+		})
+	}
+	cleanup(kernel.Removed{})
+	s := suite.Example()
+	before, _ := ipvs.Diff(ipvs.State{}, s)
+	if errs := k.Apply(before); len(errs) > 0 {
+		t.Fatalf("Apply = %v; want nil", errs)
+	}
+	k.program(t, "ipvsadm", "-A", "-t", "10.200.0.1:80", "-s", "rr")
+	k.program(t, "ip", "address", "add", "10.200.0.1/32", "dev", ipvs.Device)
+	cleanup(kernel.Removed{Servers: len(s.Servers) - 1, Addresses: len(s.Addresses)})
+	want := []string{"-A -t 10.200.0.1:80 -s rr", "-A -t 192.0.2.1:30080 -s rr"}
+	got := strings.Split(strings.TrimSpace(k.program(t, "ipvsadm", "-Sn")), "\n")
+	slices.Sort(got) // the kernel's order is that of a hash
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("there is left (-want +got):\n%s", diff)
+	}
+	k.program(t, "ip", "address", "del", "10.200.0.1/32", "dev", ipvs.Device)
+	cleanup(kernel.Removed{Device: true})
+	cleanup(kernel.Removed{})
+}
