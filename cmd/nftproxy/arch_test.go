@@ -54,13 +54,13 @@ func mayImport() map[string][]string {
 		"watch/node":               {"watch", "proxier/model", zap, sys, "github.com/vishvananda/netlink/...", "github.com/vishvananda/netns"},
 		"cmd/nftproxy": {
 			"proxier/events", "proxier/health", "proxier/metrics", "proxier/status", "watch/cluster", prom,
-			"cmd/nftproxy/options", "proxier/host", "proxier/leftovers",
+			"cmd/nftproxy/options", "proxier/host", "proxier/ipvs/kernel", "proxier/leftovers",
 			"nft", "nft/kernel", "proxier", "proxier/conntrack", "proxier/conntrack/kernel", "proxier/model", "proxier/plan", "watch", "watch/dir", "watch/kube", "watch/node",
 			zap, "go.uber.org/zap/zapcore", klog, "github.com/go-logr/zapr", "github.com/spf13/cobra", "github.com/spf13/pflag", "k8s.io/component-base/logs/api/v1", "k8s.io/client-go/...", group, sys,
 		},
 		"cmd/nftproxy/options": {kubeAll, "github.com/spf13/pflag", "sigs.k8s.io/yaml", "github.com/fsnotify/fsnotify"},
 		"proxier/host":         {sys},
-		"proxier/leftovers":    {sys, "github.com/mdlayher/netlink"},
+		"proxier/leftovers":    {"proxier/ipvs", sys, "github.com/mdlayher/netlink"},
 	}
 }
 

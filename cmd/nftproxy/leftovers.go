@@ -2,11 +2,13 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 
 	"go.uber.org/zap"
 
+	ipvskernel "github.com/nftproxy/nftproxy/proxier/ipvs/kernel"
 	"github.com/nftproxy/nftproxy/proxier/leftovers"
 )
 
@@ -29,7 +31,11 @@ func takeOver(cfg config, synced <-chan struct{}, log *zap.Logger) func(context.
 			// Ours work beside them, as they did until now, if with surprises once a Service changes.
 			log.Error("the rules of kube-proxy stay; remove them with `nftproxy run --cleanup`, which removes ours too, and start again", zap.Error(err))
 		}
-		for _, r := range report.Removed {
+		servers, err := removeServers(ipvskernel.Options{ExcludeCIDRs: cfg.Plan.ExcludeIPVS})
+		if err != nil {
+			log.Error("virtual servers of kube-proxy stay; `ipvsadm -Ln` shows them", zap.Error(err))
+		}
+		for _, r := range append(report.Removed, servers...) {
 			log.Info("removed what kube-proxy left", zap.String("what", r))
 		}
 		for _, k := range append(report.Kept, leftovers.Advice("/proc")...) {
@@ -39,6 +45,13 @@ func takeOver(cfg config, synced <-chan struct{}, log *zap.Logger) func(context.
 	}
 }
 
+// removeServers removes the virtual servers that kube-proxy left for node ports.
+func removeServers(o ipvskernel.Options) ([]string, error) {
+	k := ipvskernel.New(o)
+	removed, err := leftovers.RemoveServers(k)
+	return removed, errors.Join(err, k.Close())
+}
+
 // cleanupAll removes what is ours and what kube-proxy left, and writes to stdout what that was.
 func cleanupAll(stdout io.Writer) error {
 	lock, err := takeLock(lockName)
@@ -46,6 +59,11 @@ func cleanupAll(stdout io.Writer) error {
 		return err
 	}
 	defer lock.Close()
+	// Before the device goes, which tells that kube-proxy made some.
+	servers, err := removeServers(ipvskernel.Options{})
+	if err != nil {
+		return err
+	}
 	if err := cleanup(stdout); err != nil {
 		return err
 	}
@@ -53,7 +71,7 @@ func cleanupAll(stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range report.Removed {
+	for _, r := range append(report.Removed, servers...) {
 		if _, err := fmt.Fprintln(stdout, "deleted of kube-proxy:", r); err != nil {
 			return fmt.Errorf("write what was deleted: %w", err)
 		}

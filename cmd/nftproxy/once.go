@@ -12,6 +12,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/kernel"
+	ipvskernel "github.com/nftproxy/nftproxy/proxier/ipvs/kernel"
 	"github.com/nftproxy/nftproxy/proxier/model"
 	"github.com/nftproxy/nftproxy/proxier/plan"
 	"github.com/nftproxy/nftproxy/watch"
@@ -170,7 +171,8 @@ func firstPart(ctx context.Context, s watch.Source) (watch.Part, error) {
 // cleanupCommand returns the command that removes what is ours.
 func cleanupCommand() *cobra.Command {
 	return newCommand("cleanup", "Remove all that is ours from this node, and say what", `
-It deletes the tables "ip nftproxy" and "ip6 nftproxy" and prints what they held.
+It deletes the tables "ip nftproxy" and "ip6 nftproxy", the device kube-ipvs0 and the
+virtual servers of IPVS at its addresses, and prints what they held.
 Services stop working on this node; established connections go on. It refuses to
 while a daemon runs, which would make the tables again. It needs CAP_NET_ADMIN.`, `
   nftproxy cleanup`, func(c *cobra.Command) error {
@@ -183,7 +185,7 @@ while a daemon runs, which would make the tables again. It needs CAP_NET_ADMIN.`
 	})
 }
 
-// cleanup deletes our tables and writes what they held to stdout.
+// cleanup deletes our tables and virtual servers and writes to stdout what there was.
 func cleanup(stdout io.Writer) error {
 	conn, err := kernel.Dial(kernel.Config{})
 	if err != nil {
@@ -194,8 +196,21 @@ func cleanup(stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read the ruleset: %w", err)
 	}
+	balancer := ipvskernel.New(ipvskernel.Options{})
+	defer balancer.Close()
+	servers, err := balancer.Cleanup()
+	if err != nil {
+		return fmt.Errorf("delete our virtual servers: %w", err)
+	}
+	if servers != (ipvskernel.Removed{}) {
+		if _, err := fmt.Fprintln(stdout, "deleted", servers); err != nil {
+			return fmt.Errorf("write what was deleted: %w", err)
+		}
+	}
 	if len(tables) == 0 {
-		_, err := fmt.Fprintln(stdout, "nothing of nftproxy is here")
+		if servers == (ipvskernel.Removed{}) {
+			_, err = fmt.Fprintln(stdout, "nothing of nftproxy is here")
+		}
 		return err
 	}
 	err = conn.Commit(func(yield func(nft.Op) bool) {

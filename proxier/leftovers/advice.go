@@ -1,15 +1,11 @@
 package leftovers
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 )
-
-// ipvsDevice is the interface that holds the addresses of Services in the mode ipvs.
-const ipvsDevice = "kube-ipvs0"
 
 // Advice returns what kube-proxy may have left that Remove does not reach, and what to run instead: a
 // sentence each. proc is where the proc file system is.
@@ -20,10 +16,6 @@ func Advice(proc string) []string {
 			advice = append(advice, f.command+"-legacy has tables here ("+strings.Join(tables, ", ")+"), which cannot be reached from nf_tables. If `"+
 				f.command+"-legacy-save | grep KUBE-SERVICES` prints something they hold rules of kube-proxy, which go before ours: run `kube-proxy --cleanup` with the image that made them")
 		}
-	}
-	if _, err := net.InterfaceByName(ipvsDevice); err == nil {
-		advice = append(advice, "kube-proxy's interface "+ipvsDevice+" is here, from its mode ipvs: remove it, and the virtual servers, "+
-			"with `kube-proxy --cleanup`, or with `ip link delete "+ipvsDevice+"` and `ipvsadm --clear`, which removes all virtual servers")
 	}
 	return advice
 }
