@@ -66,6 +66,14 @@ lint-full: ## golangci-lint with .golangci.yml; builds it first, which takes min
 bench: setup-bench ## measure nftproxy beside kube-proxy, with BENCH_FLAGS; -help lists them (root; hours for all sizes)
 	go run ./e2e/bench $(BENCH_FLAGS)
 
+# In the virtual machine nothing can be built, and what is written is gone.
+.PHONY: bench-ipvs
+bench-ipvs: setup-bench build bin/vm ## the same for IPVS, in a virtual machine; the results go to bin/RESULTS-ipvs.md, too (root)
+	@.tools/setup ipset=ipset iptables-restore=iptables
+	go build -o bin/bench ./e2e/bench
+	bin/bench -prepare
+	bin/vm -memory 4096 -limit 3h bin/bench -mode ipvs -sizes 2000 -n 20 -write -nftproxy bin/nftproxy $(BENCH_FLAGS) | tee bin/RESULTS-ipvs.md
+
 .PHONY: profile
 profile: setup-bench ## CPU and heap profiles of nftproxy at 10,000 Services in bin/profile (root)
 	go run ./e2e/bench -peer=false -sizes 10000 -profile bin/profile $(BENCH_FLAGS)

@@ -158,10 +158,16 @@ func (b *bench) beside(ctx context.Context, n *node, c *cluster, result *Result)
 
 // sight returns what tells what the kernel of a node holds.
 func (b *bench) sight(p *program, n *node) (sight, error) {
+	if b.mode == modeIPVS {
+		return see.OpenIPVS(n.host, min(b.endpoints, plainEndpoints)), nil
+	}
 	return see.OpenMap(n.host, p.table, p.set)
 }
 
 // ear returns what tells when the kernel of a node holds what changes lead to.
-func (b *bench) ear(_ *program, n *node) (ear, error) {
+func (b *bench) ear(n *node) (ear, error) {
+	if b.mode == modeIPVS {
+		return see.OpenIPVS(n.host, 0), nil
+	}
 	return see.Listen(n.host)
 }

@@ -21,7 +21,7 @@ type step struct {
 
 // changes measures changes, and the memory after them.
 func (r *run) changes(ctx context.Context) error {
-	ear, err := r.bench.ear(r.program, r.node)
+	ear, err := r.bench.ear(r.node)
 	if err != nil {
 		return err
 	}
@@ -51,11 +51,8 @@ func (r *run) changes(ctx context.Context) error {
 	if err := r.services(ctx, ear); err != nil {
 		return err
 	}
-	if r.result.Burst, err = r.burst(ctx, ear); err != nil {
-		return fmt.Errorf("burst: %w", err)
-	}
-	if r.result.Rolling, err = r.rolling(ctx, ear); err != nil {
-		return fmt.Errorf("rolling update: %w", err)
+	if err := r.bulk(ctx, ear); err != nil {
+		return err
 	}
 	memory, err := see.MemoryOf(r.process.cmd.Process.Pid)
 	r.result.Steady, r.result.Peak = memory.Now, memory.Peak
@@ -128,6 +125,20 @@ func (r *run) services(ctx context.Context, ear ear) (err error) {
 	})
 	if err != nil {
 		return fmt.Errorf("one Service removed: %w", err)
+	}
+	return nil
+}
+
+// bulk measures many changes. IPVS does not tell when each of them was done.
+func (r *run) bulk(ctx context.Context, ear ear) (err error) {
+	if r.bench.mode == modeIPVS {
+		return nil
+	}
+	if r.result.Burst, err = r.burst(ctx, ear); err != nil {
+		return fmt.Errorf("burst: %w", err)
+	}
+	if r.result.Rolling, err = r.rolling(ctx, ear); err != nil {
+		return fmt.Errorf("rolling update: %w", err)
 	}
 	return nil
 }

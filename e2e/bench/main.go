@@ -61,7 +61,7 @@ func exit(err error) {
 type config struct {
 	bench
 	root, tools, binary    string
-	peer, quick            bool
+	peer, quick, only      bool
 	write                  bool
 	peerLimit, limit, hour time.Duration
 }
@@ -81,9 +81,10 @@ func parse(args []string, talk io.Writer) (*config, error) {
 	f.IntVar(&c.repeat, "n", 200, "how often to make one change")
 	f.DurationVar(&c.rowTime, "row", time.Minute, "how long to make one change after another at most")
 	f.BoolVar(&c.quick, "quick", false, "a look at 100 and 200 Services, to see that all works")
-	f.BoolVar(&c.write, "write", false, "write e2e/bench/RESULTS.md and one-change.svg, too")
+	f.BoolVar(&c.write, "write", false, "write e2e/bench/RESULTS.md and one-change.svg, too; in mode ipvs, print all of a file")
 	f.StringVar(&c.profiles, "profile", "", "write CPU and heap profiles of nftproxy into a `directory`")
 	f.DurationVar(&c.hour, "churn", 0, "instead, change Services without pause for a `time` and compare the heap")
+	f.BoolVar(&c.only, "prepare", false, "only build kube-proxy, if it is not there")
 	f.StringVar(&c.root, "root", ".", "root `directory` of the module")
 	f.StringVar(&c.binary, "nftproxy", "", "`binary` of nftproxy (default: built)")
 	f.StringVar(&c.tools, "kube-proxy", "", "`binary` of kube-proxy (default: built once and kept)")
@@ -126,7 +127,7 @@ func command(ctx context.Context, out, talk io.Writer, args []string) (err error
 		return err
 	}
 	defer os.RemoveAll(c.dir)
-	if err := c.prepare(); err != nil {
+	if err := c.prepare(); err != nil || c.only {
 		return err
 	}
 	if c.hour > 0 {
@@ -147,13 +148,15 @@ func (c *config) prepare() (err error) {
 			return err
 		}
 	}
-	if c.binary == "" {
+	if c.binary == "" && !c.only {
 		c.say("building nftproxy")
 		if c.binary, err = daemon.Build(c.dir); err != nil {
 			return err
 		}
 	}
-	c.programs = append(c.programs, ours(c.binary, c.mode, c.profiles != "" || c.hour > 0))
+	if !c.only {
+		c.programs = append(c.programs, ours(c.binary, c.mode, c.profiles != "" || c.hour > 0))
+	}
 	if !c.peer {
 		return nil
 	}
@@ -162,7 +165,7 @@ func (c *config) prepare() (err error) {
 		if err != nil {
 			return err
 		}
-		if c.tools, err = tools.Path(kube.KubeProxy); err != nil {
+		if c.tools, err = tools.Path(kube.KubeProxy); err != nil || c.only {
 			return err
 		}
 	}

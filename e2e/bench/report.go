@@ -170,16 +170,17 @@ func bySize(results []*Result) [][]*Result {
 	return groups
 }
 
-// report prints the tables and, if that is wanted, writes the files.
+// report prints the tables and, if that is wanted, writes the files. What a virtual machine writes is gone
+// with it: there, all is printed.
 func (c *config) report(w io.Writer, results []*Result) error {
-	if len(results) == 0 {
+	switch {
+	case len(results) == 0:
 		return nil
+	case c.write && c.mode == modeIPVS:
+		return c.document(w, results)
 	}
-	if err := c.tables(w, results); err != nil {
+	if err := c.tables(w, results); err != nil || !c.write {
 		return err
-	}
-	if !c.write {
-		return nil
 	}
 	return c.writeResults(results)
 }

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -16,6 +17,12 @@ import (
 	"gonum.org/v1/plot/plotutil"
 	"gonum.org/v1/plot/vg"
 )
+
+// ipvsExplained says it of the mode ipvs.
+const ipvsExplained = `Both programs ran in turn in the mode ipvs with the scheduler rr, in one virtual machine with a kernel that has IPVS
+(e2e/vm), without hardware acceleration: all is much slower than on a real machine, and only the comparison counts. See
+RESULTS.md for what is measured. IPVS does not notify changes: its virtual servers are looked at every millisecond.
+`
 
 // explained says in the results how they were made.
 const explained = `Both programs ran in turn, each in a network namespace of its own, before the same API server. That is a small one of
@@ -44,14 +51,24 @@ the real ones: the real one takes hours to create 50,000 Services.
 func (c *config) writeResults(results []*Result) error {
 	dir := filepath.Join(c.root, "e2e", "bench")
 	var b strings.Builder
-	fmt.Fprintf(&b, "# Results of `make bench`\n\n%s\n", explained)
-	fmt.Fprintf(&b, "%s; Linux %s; %s, %d CPUs; %s\n\n", time.Now().UTC().Format(time.DateOnly), kernelRelease(), cpuModel(), runtime.NumCPU(), c.versions())
-	b.WriteString("![One endpoint replaced, by the number of Services](one-change.svg)\n\n")
-	if err := c.tables(&b, results); err != nil {
+	if err := c.document(&b, results); err != nil {
 		return err
 	}
 	text := strings.TrimRight(b.String(), "\n") + "\n"
 	return errors.Join(os.WriteFile(filepath.Join(dir, "RESULTS.md"), []byte(text), 0o644), drawPlot(filepath.Join(dir, "one-change.svg"), results))
+}
+
+// document writes the results with all that belongs to them.
+func (c *config) document(w io.Writer, results []*Result) error {
+	title, how, picture := "make bench", explained, "![One endpoint replaced, by the number of Services](one-change.svg)\n\n"
+	if c.mode == modeIPVS {
+		title, how, picture = "make bench-ipvs", ipvsExplained, ""
+	}
+	if _, err := fmt.Fprintf(w, "# Results of `%s`\n\n%s\n%s; Linux %s; %s, %d CPUs; %s\n\n%s", title, how,
+		time.Now().UTC().Format(time.DateOnly), kernelRelease(), cpuModel(), runtime.NumCPU(), c.versions(), picture); err != nil {
+		return err
+	}
+	return c.tables(w, results)
 }
 
 // versions returns the versions of the programs.
