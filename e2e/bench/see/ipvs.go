@@ -55,7 +55,7 @@ func (v *IPVS) destinations(a netip.AddrPort) (list []netip.Addr, exists bool, e
 		}
 	}
 	all, err := v.client.Destinations(ipvs.Service{Address: a.Addr(), Port: a.Port(), Protocol: ipvs.TCP, Family: ipvs.INET})
-	if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.ENOENT) {
+	if errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrNotExist) {
 		return nil, false, nil
 	}
 	if err != nil {
