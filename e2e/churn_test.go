@@ -200,7 +200,7 @@ ports: [{name: m, port: 7, protocol: TCP}]
 		t.Fatal(err)
 	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		res, err := r.w.Node.Ask("tcp", r.nodeAddr(true), netip.AddrPortFrom(addr, port), 20*time.Millisecond)
+		res, err := r.w.Node.Ask("tcp", r.nodeAddr(true), netip.AddrPortFrom(addr, port), slow(20*time.Millisecond))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -222,7 +222,7 @@ func hammer(h *history, stop <-chan struct{}, count *atomic.Int64, proto string,
 		default:
 		}
 		begin := h.begin()
-		res, err := world.Ask(proto, netip.AddrPortFrom(src, port), dst, 5*time.Second)
+		res, err := world.Ask(proto, netip.AddrPortFrom(src, port), dst, slow(5*time.Second))
 		if errors.Is(err, unix.EADDRINUSE) {
 			continue // a server listens there
 		}

@@ -52,7 +52,7 @@ func (r *rig) checkFlow(f scenario.Flow) error {
 		return r.checkDrop(f)
 	case scenario.Reject, scenario.None:
 	}
-	res, err := r.host(f).Ask(f.Proto, f.Src, f.Dst, 2*time.Second)
+	res, err := r.host(f).Ask(f.Proto, f.Src, f.Dst, slow(2*time.Second))
 	switch {
 	case err != nil:
 		return err
@@ -85,7 +85,7 @@ func (r *rig) checkDNAT(f scenario.Flow) error {
 
 // checkOnce makes one connection that must reach an endpoint of the flow.
 func (r *rig) checkOnce(f scenario.Flow) (world.Result, error) {
-	res, err := r.host(f).Ask(f.Proto, f.Src, f.Dst, 3*time.Second)
+	res, err := r.host(f).Ask(f.Proto, f.Src, f.Dst, slow(3*time.Second))
 	if err != nil {
 		return res, err
 	}
@@ -106,7 +106,7 @@ func (r *rig) checkOnce(f scenario.Flow) (world.Result, error) {
 // later, tells that the node was reached and how slow the machine is just now.
 func (r *rig) checkDrop(f scenario.Flow) error {
 	control := netip.AddrPortFrom(r.nodeAddr(f.Dst.Addr().Is4()), controlPort)
-	for silence := 250 * time.Millisecond; silence < 5*time.Second; silence *= 2 {
+	for silence := 250 * time.Millisecond; silence < slow(5*time.Second); silence *= 2 {
 		res, err := r.host(f).Ask(f.Proto, f.Src, f.Dst, silence)
 		if err != nil {
 			return err
@@ -115,7 +115,7 @@ func (r *rig) checkDrop(f scenario.Flow) error {
 			return fmt.Errorf("%s; want silence", res)
 		}
 		begin := time.Now()
-		res, err = r.host(f).Ask("tcp", f.Src, control, 5*time.Second)
+		res, err = r.host(f).Ask("tcp", f.Src, control, slow(5*time.Second))
 		if err != nil {
 			return err
 		}

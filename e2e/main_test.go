@@ -1,16 +1,38 @@
 package e2e
 
 import (
+	"flag"
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/e2e/daemon"
+	"github.com/nftproxy/nftproxy/e2e/vm"
 )
+
+// proxyBinary is for where nothing can be built, such as in the machine of package vm.
+var proxyBinary = flag.String("nftproxy", "", "the program to test; empty to build it")
+
+// scheduler has all Services served by IPVS, but those that say otherwise themselves.
+var scheduler = flag.String("scheduler", "", "run the program with --proxy-mode=ipvs and this scheduler")
+
+// slow returns how long to wait for what takes d at most on a real machine: in the machine of package vm, to
+// start a program or to connect takes tens of times longer.
+func slow(d time.Duration) time.Duration {
+	if inside {
+		return 6 * d
+	}
+	return d
+}
+
+// inside tells whether the tests run in a machine of package vm.
+var inside = vm.Inside()
 
 // builder builds the binary once for all tests, in a directory that TestMain removes.
 var builder struct {
@@ -25,8 +47,22 @@ func TestMain(m *testing.M) {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
+	flag.Parse()
 	builder.dir = dir
-	builder.once = sync.OnceValues(func() (string, error) { return daemon.Build(builder.dir) })
+	builder.once = sync.OnceValues(func() (string, error) {
+		if *proxyBinary != "" {
+			return filepath.Abs(*proxyBinary)
+		}
+		return daemon.Build(builder.dir)
+	})
+	if inside {
+		err := vm.LoadModules("veth", "bridge", "nf_conntrack_netlink", "nft_chain_nat", "nft_ct", "nft_fib_ipv4", "nft_fib_ipv6",
+			"nft_hash", "nft_masq", "nft_nat", "nft_numgen", "nft_reject_ipv4", "nft_reject_ipv6", "nft_reject_inet")
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
 	code := m.Run()
 	_ = os.RemoveAll(dir)
 	os.Exit(code)

@@ -19,12 +19,11 @@ import (
 	"github.com/nftproxy/nftproxy/e2e/world"
 )
 
-const (
-	// patience is how long a test waits for what must happen.
-	patience = 20 * time.Second
-	// controlPort is a port that the node itself answers on and that no Service has.
-	controlPort = 7
-)
+// patience is how long a test waits for what must happen.
+var patience = slow(20 * time.Second)
+
+// controlPort is a port that the node itself answers on and that no Service has.
+const controlPort = 7
 
 // A marker is a Service that is written with every change of the manifests, in place of the one before. When
 // the new one answers and the old one is gone, all that was written with it is in the kernel: what was
@@ -102,7 +101,10 @@ func (r *rig) start(t *testing.T, node scenario.Node) {
 		t.Fatal(err)
 	}
 	r.node = node
-	r.cfg.NodeName, r.cfg.Flags = node.Name, node.Flags
+	r.cfg.NodeName, r.cfg.Flags = node.Name, slices.Clone(node.Flags)
+	if *scheduler != "" {
+		r.cfg.Flags = append(r.cfg.Flags, "--proxy-mode=ipvs", "--ipvs-scheduler="+*scheduler)
+	}
 	d, err := daemon.Start(r.w.Node.NetNS, r.cfg)
 	if err != nil {
 		t.Fatal(err)
@@ -158,7 +160,7 @@ func (r *rig) settle(t *testing.T) {
 // answersAs reports whether a host answers at the address of a marker.
 func (r *rig) answersAs(t *testing.T, marker netip.Addr, host string) bool {
 	t.Helper()
-	res, err := r.w.Node.Ask("tcp", r.nodeAddr(true), netip.AddrPortFrom(marker, controlPort), 20*time.Millisecond)
+	res, err := r.w.Node.Ask("tcp", r.nodeAddr(true), netip.AddrPortFrom(marker, controlPort), slow(20*time.Millisecond))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -273,7 +275,7 @@ func (r *rig) checkConverged(t *testing.T) {
 	t.Helper()
 	var out string
 	var err error
-	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(slow(10 * time.Second)); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		out, err = r.w.Node.Output(r.cfg.Command("diff"))
 		if err == nil && strings.TrimSpace(out) == "" {
 			return

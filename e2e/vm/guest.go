@@ -121,6 +121,17 @@ func guest(status *int) (code int, err error) {
 	return run(c.Command, ports[1], ports[2])
 }
 
+// modprobe is the program that loads modules, in the machine.
+const modprobe = "/run/modprobe"
+
+// LoadModules loads modules into the machine that this process runs in. The kernel does so itself when it
+// needs one, but for nf_tables in a slow way: it takes a transaction back, loads all that it had to
+// load so far and begins again, for each module anew.
+func LoadModules(names ...string) error {
+	_, err := output("/", modprobe, append([]string{"-a"}, names...)...)
+	return err
+}
+
 // A mountPoint is a file system to mount.
 type mountPoint struct{ source, target, kind, options string }
 
@@ -237,7 +248,6 @@ func settle(c guestCommand) error {
 		}
 	}
 	// The kernel runs modprobe by its path, and busybox goes by the name that it is called.
-	const modprobe = "/run/modprobe"
 	if err := errors.Join(
 		os.Symlink(c.Modprobe, modprobe),
 		os.WriteFile("/proc/sys/kernel/modprobe", []byte(modprobe), 0o644),
