@@ -243,8 +243,10 @@ func (r *rig) nft(t *testing.T, args ...string) string {
 	return out
 }
 
-// expires matches what is left of the lifetime of an element, which changes while we look.
-var expires = regexp.MustCompile(` expires [0-9dhms]+`)
+// expires matches what is left of the lifetime of an element, which changes while we look, and the lifetime,
+// which kernels before 6.12 list for elements that a packet made but not for those that nft loads, if it
+// is that of the set.
+var expires = regexp.MustCompile(`( timeout [0-9dhms]+)? expires [0-9dhms]+`)
 
 // checkListing lists the ruleset with nft, loads what it printed elsewhere and lists it again.
 func (r *rig) checkListing(t *testing.T) {
