@@ -2,8 +2,6 @@ package proxier
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"sync/atomic"
@@ -16,25 +14,17 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
-// The back-off after a failed transaction and for refused front ends.
-const (
-	firstRetry = 500 * time.Millisecond
-	lastRetry  = time.Minute
-)
-
 // idle is how long nothing must happen before unused chains are deleted. Kernels before 6.2 notice
 // late that a deleted element no longer refers to a chain.
 const idle = time.Second
-
-// maxRefusals is how many front ends are left out of one transaction before the engine takes the
-// fault to be elsewhere.
-const maxRefusals = 1000
 
 // An Engine keeps the kernel in line with Snapshots.
 type Engine struct {
 	config plan.Config
 	kernel Kernel
 	log    *zap.Logger
+	// servers are those of IPVS.
+	servers *servers
 	// distrust has an item if somebody else changed our tables.
 	distrust chan struct{}
 	status   atomic.Pointer[record]
@@ -67,18 +57,12 @@ type unusedChain struct {
 	name   string
 }
 
-// A refusal is a front end that the kernel refused.
-type refusal struct {
-	reason   string
-	since    time.Time
-	attempts int
-	retry    time.Time
-}
-
-// New returns an Engine for a kernel. It does nothing before Run.
-func New(config plan.Config, kernel Kernel, log *zap.Logger) *Engine {
+// New returns an Engine for a kernel and its IPVS. It does nothing before Run. What of config says what
+// the kernel has of IPVS is left to the engine.
+func New(config plan.Config, kernel Kernel, servers IPVS, log *zap.Logger) *Engine {
 	e := &Engine{
-		config: config, kernel: kernel, log: log, distrust: make(chan struct{}, 1),
+		servers: newServers(servers, log),
+		config:  config, kernel: kernel, log: log, distrust: make(chan struct{}, 1),
 		refused: map[plan.FrontEnd]*refusal{}, unused: map[unusedChain][]nft.Op{},
 	}
 	e.status.Store(&record{})
@@ -111,9 +95,22 @@ type Sync struct {
 	Refused []Refused
 	// Cleanups is how many deletions of unused chains failed since the last Sync.
 	Cleanups int
+	// Servers is about the virtual servers of IPVS.
+	Servers Servers
 	// Found are the UDP front ends that the kernel held then, as [plan.Held] returns them: what is no
 	// front end any more may have left traces elsewhere.
 	Found []netip.AddrPort
+}
+
+// Servers are numbers of what is about virtual servers.
+type Servers struct {
+	// Virtual is how many the kernel holds of ours; Draining how many of them wait for connections to end,
+	// all or those of some destinations.
+	Virtual, Draining int
+	// Unfit is how many Services the kernel refused the virtual servers of.
+	Unfit int
+	// Failures is how many steps failed since the start.
+	Failures uint64
 }
 
 // Observe has f called after each sync, from the goroutine of Run: f must not wait. It must not be
@@ -157,6 +154,9 @@ func (e *Engine) wait(now time.Time) time.Duration {
 	for _, r := range e.refused {
 		next = min(next, max(0, r.retry.Sub(now)))
 	}
+	if e.have != nil {
+		next = min(next, e.servers.wait(now))
+	}
 	return next
 }
 
@@ -169,11 +169,24 @@ func (e *Engine) tick(now time.Time) {
 			due, e.have = true, nil
 		}
 	}
-	if due {
+	if due = due || e.have != nil && e.servers.due(now) || e.drain(now); due {
 		e.sync(now)
 		return
 	}
 	e.deleteUnused()
+}
+
+// drain takes away the virtual servers that were kept for connections that have ended by now, and reports
+// whether the rest has to follow.
+func (e *Engine) drain(now time.Time) bool {
+	if e.have == nil || e.servers.draining() == 0 {
+		return false
+	}
+	if err := e.servers.drain(e.have, now); err != nil {
+		e.log.Warn("old virtual servers stay for now", zap.Error(err))
+		return true
+	}
+	return !slices.Equal(e.servers.lingering(nil), e.have.Draining())
 }
 
 // sync brings the kernel in line with the last Snapshot.
@@ -188,7 +201,7 @@ func (e *Engine) sync(now time.Time) {
 	e.record.steps = steps
 	e.record.duration = time.Since(started)
 	if err != nil {
-		e.have = nil
+		e.have, e.servers.known = nil, false
 		e.failures++
 		e.record.failures++
 		e.record.err = err.Error()
@@ -207,7 +220,7 @@ func (e *Engine) sync(now time.Time) {
 	for _, f := range e.observers {
 		f(Sync{
 			State: e.have, Snapshot: e.snapshot, Started: started, Duration: e.record.duration,
-			Steps: steps, Err: err, Looked: looked, Refused: e.status.Load().refused, Cleanups: e.cleanups, Found: e.found,
+			Steps: steps, Err: err, Looked: looked, Refused: e.status.Load().refused, Cleanups: e.cleanups, Found: e.found, Servers: e.servers.numbers(),
 		})
 	}
 	e.cleanups = 0
@@ -224,109 +237,6 @@ func (e *Engine) reportConflicts(last, now *plan.State) {
 	}
 	report(e.log.Warn, "more than one Service claims a front end; the oldest has it", came)
 	report(e.log.Info, "a front end is no longer claimed twice like this", went)
-}
-
-// apply computes and commits the difference, leaving out front ends that the kernel refuses. It
-// returns the number of steps of the transaction.
-func (e *Engine) apply(now time.Time) (int, error) {
-	var tables []nft.Table
-	base := e.have
-	if base == nil {
-		var err error
-		if tables, err = e.kernel.Load(plan.TableName); err != nil {
-			return 0, fmt.Errorf("read the ruleset: %w", err)
-		}
-		base = plan.Recall(tables)
-		e.found = plan.Held(tables, model.UDP)
-		clear(e.unused) // the comparison finds them all
-	}
-	compiled := plan.Compile(e.config, e.snapshot, base)
-	e.forget(compiled)
-	for {
-		want := compiled.Without(e.withheld(now))
-		p := e.plan(tables, want)
-		steps := 0
-		if !p.Tx.Empty() {
-			err := e.kernel.Commit(counted(p.Tx, &steps))
-			if err != nil && e.refuse(want, err, now) {
-				continue
-			}
-			if err != nil {
-				return steps, fmt.Errorf("commit %d steps: %w", steps, err)
-			}
-		}
-		e.have = want
-		e.accept(now)
-		e.noteUnused(p.Later)
-		return steps, nil
-	}
-}
-
-// plan returns what turns what the kernel holds into want.
-func (e *Engine) plan(tables []nft.Table, want *plan.State) plan.Plan {
-	if plan.Comparable(e.have, want) {
-		return plan.Diff(e.have, want)
-	}
-	return plan.DiffTables(tables, want)
-}
-
-// refuse notes the front end of a step that the kernel refused, so that the next attempt leaves it
-// out. It reports false if the error is no such refusal.
-func (e *Engine) refuse(want *plan.State, err error, now time.Time) bool {
-	var r *nft.RefusedError
-	if !errors.As(err, &r) || r.Op.Element == nil || r.Op.Set == nil {
-		return false
-	}
-	front, ok := want.Owner(r.Op.Family, r.Op.Set.Name, r.Op.Element)
-	if !ok || len(e.refused) >= maxRefusals {
-		return false
-	}
-	if r.Op.Verb == nft.Delete {
-		// What we thought to be there is not: only a look at the kernel helps.
-		return false
-	}
-	old := e.refused[front]
-	if old == nil {
-		old = &refusal{since: now}
-		e.refused[front] = old
-		service, address := want.Service(front)
-		e.log.Error("the kernel refused a front end; it is left out", zap.Stringer("service", service), zap.String("frontEnd", address), zap.Error(err))
-	}
-	old.reason = r.Error()
-	old.attempts++
-	old.retry = now.Add(backOff(old.attempts))
-	return true
-}
-
-// withheld returns the front ends to leave out now: those whose time to be tried again has not come.
-func (e *Engine) withheld(now time.Time) map[plan.FrontEnd]bool {
-	keys := map[plan.FrontEnd]bool{}
-	for front, r := range e.refused {
-		if r.retry.After(now) {
-			keys[front] = true
-		}
-	}
-	return keys
-}
-
-// accept takes back the refusals that were tried again without a new one.
-func (e *Engine) accept(now time.Time) {
-	for front, r := range e.refused {
-		if !r.retry.After(now) {
-			delete(e.refused, front)
-			service, address := e.have.Service(front)
-			e.log.Info("the kernel takes a front end that it refused", zap.Stringer("service", service), zap.String("frontEnd", address))
-		}
-	}
-}
-
-// forget drops the refusals of front ends that no Service claims any more.
-func (e *Engine) forget(want *plan.State) {
-	for front := range e.refused {
-		if service, _ := want.Service(front); service == (model.Name{}) {
-			delete(e.refused, front)
-		}
-	}
 }
 
 // noteUnused takes over what is to be deleted later.
@@ -384,9 +294,4 @@ func counted(tx nft.Tx, n *int) nft.Tx {
 			}
 		}
 	}
-}
-
-// backOff returns how long to wait after a number of failures in a row.
-func backOff(failures int) time.Duration {
-	return min(lastRetry, firstRetry<<min(failures-1, 10))
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/fake"
+	ipvsfake "github.com/nftproxy/nftproxy/proxier/ipvs/fake"
 	"github.com/nftproxy/nftproxy/proxier/model"
 	"github.com/nftproxy/nftproxy/proxier/plan"
 )
@@ -50,7 +51,7 @@ var config = plan.Config{MasqueradeBit: 14}
 // start runs an Engine inside a synctest bubble and returns it with the channel that feeds it.
 func start(t *testing.T, k Kernel) (*Engine, chan model.Snapshot) {
 	t.Helper()
-	e := New(config, k, zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel)))
+	e := New(config, k, &ipvsfake.Kernel{Without: []string{""}}, zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel)))
 	ctx, cancel := context.WithCancel(t.Context())
 	snapshots := make(chan model.Snapshot, 1)
 	done := make(chan struct{})
@@ -272,7 +273,7 @@ func TestEngineForeignElement(t *testing.T) {
 func TestEngineConflicts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		core, logs := observer.New(zap.InfoLevel)
-		e := New(config, &fake.Kernel{}, zap.New(core))
+		e := New(config, &fake.Kernel{}, &ipvsfake.Kernel{}, zap.New(core))
 		snapshots := make(chan model.Snapshot, 1)
 		go func() { _ = e.Run(t.Context(), snapshots) }()
 		one := snapshot(1, 1)
@@ -360,7 +361,7 @@ func TestEngineSurvives(t *testing.T) {
 
 // TestSyncTells expects observers to hear of reads of the kernel and of chains that could not be deleted.
 func TestSyncTells(t *testing.T) {
-	e := New(config, &fake.Kernel{}, zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel)))
+	e := New(config, &fake.Kernel{}, &ipvsfake.Kernel{}, zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel)))
 	var got []Sync
 	e.Observe(func(s Sync) { got = append(got, s) })
 	e.snapshot = snapshot(1, 1)
@@ -391,7 +392,7 @@ func TestFound(t *testing.T) {
 		}
 		k := &fake.Kernel{}
 		for _, want := range []int{0, 2} { // a daemon, and the next one
-			e := New(config, k, zap.NewNop())
+			e := New(config, k, &ipvsfake.Kernel{}, zap.NewNop())
 			var syncs []Sync
 			e.Observe(func(s Sync) { syncs = append(syncs, s) })
 			snapshots := make(chan model.Snapshot)

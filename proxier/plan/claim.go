@@ -67,9 +67,9 @@ type claim struct {
 	pick pick
 	// server is the virtual server that the key is, nil for none: IPVS chooses, not nftables.
 	server *server
-	// behind are the endpoints of a front end that leads to a virtual server, which is then its one
-	// endpoint in cluster and local.
-	behind lists
+	// behind is what is behind the virtual servers that a front end leads to; they are then its endpoints
+	// in cluster and local. Nil for a front end that leads to none.
+	behind *behind
 	// internalLocal says that the cluster IP uses the endpoints of this node: with session affinity
 	// it then goes to another chain.
 	internalLocal bool

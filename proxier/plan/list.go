@@ -19,6 +19,8 @@ type Front struct {
 	Address  string
 	Family   nft.Family
 	Protocol model.Protocol
+	// Scheduler is how one of the endpoints is chosen, Plane who does it: ipvs or nftables.
+	Scheduler, Plane string
 	// Endpoints are where traffic goes, Local those of this node if the external traffic policy is
 	// Local.
 	Endpoints, Local []netip.AddrPort
@@ -36,6 +38,7 @@ func (s *State) Fronts() iter.Seq[Front] {
 			}
 			f := Front{
 				Service: c.service.Name, Port: c.port, Address: k.String(), Family: k.family, Protocol: k.proto,
+				Scheduler: c.scheduler(), Plane: c.plane(),
 				Endpoints: c.endpoints().cluster, Local: c.endpoints().local,
 			}
 			switch c.refuse.Kind {

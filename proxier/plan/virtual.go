@@ -22,6 +22,12 @@ type server struct {
 	dests map[netip.AddrPort]int
 }
 
+// behind is what is behind a virtual server.
+type behind struct {
+	lists
+	scheduler string
+}
+
 // schedulerOf returns the scheduler that a Service asks for.
 func (v *view) schedulerOf(s *model.Service) string {
 	if s.Scheduler != "" {
@@ -87,7 +93,7 @@ func (p *portCompiler) balance(port *model.Port, internal, external *claim, expo
 	if len(internal.cluster) > 0 {
 		internal.server = p.server(port, internal.cluster)
 	}
-	external.behind = lists{external.cluster, external.local}
+	external.behind = &behind{lists: lists{external.cluster, external.local}, scheduler: p.unit.scheduler}
 	if !exposed {
 		return
 	}
@@ -151,13 +157,42 @@ func (p *portCompiler) innerPort(port *model.Port) uint16 {
 
 // endpoints returns where a front end leads to in the end.
 func (c *claim) endpoints() lists {
-	if c.behind.cluster != nil || c.behind.local != nil {
-		return c.behind
+	if c.behind != nil {
+		return c.behind.lists
 	}
 	return lists{c.cluster, c.local}
 }
 
-// key returns the virtual server's name.
+// plane returns who chooses an endpoint.
+func (c *claim) plane() string {
+	if c.server != nil || c.behind != nil {
+		return PlaneIPVS
+	}
+	return PlaneNFTables
+}
+
+// scheduler returns how an endpoint is chosen: what the Service asks for, or what is done in its place.
+func (c *claim) scheduler() string {
+	switch {
+	case c.server != nil:
+		return c.server.Scheduler
+	case c.behind != nil:
+		return c.behind.scheduler
+	case c.pick == pickTurn:
+		return "rr"
+	case c.pick == pickSource:
+		return "sh"
+	}
+	return model.Random
+}
+
+// The planes: who chooses the endpoint of a connection.
+const (
+	PlaneNFTables = "nftables"
+	PlaneIPVS     = "ipvs"
+)
+
+// virtual returns the virtual server's name.
 func (k *key) virtual() ipvs.Key {
 	return ipvs.Key{Protocol: k.proto, Addr: netip.AddrPortFrom(k.addr, k.port)}
 }
@@ -219,14 +254,34 @@ func ChangedServers(have, want *State) []ServerChange {
 
 // ServerOwner returns the Service whose virtual server a key is; ok is false if none wants it.
 func (s *State) ServerOwner(k ipvs.Key) (owner model.Name, ok bool) {
-	for _, kind := range []keyKind{keyFrontEnd, keyInner} {
-		at := key{kind: kind, family: familyOf(k.Addr.Addr()), addr: k.Addr.Addr(), proto: k.Protocol, port: k.Addr.Port()}
-		if c := s.holder(at); c != nil && c.server != nil {
-			return c.service.Name, true
-		}
+	if c := s.serverClaim(k); c != nil {
+		return c.service.Name, true
 	}
 	return model.Name{}, false
 }
+
+// ServerDests returns the weights of the destinations that a virtual server should have, nil for none.
+// The map must not be changed.
+func (s *State) ServerDests(k ipvs.Key) map[netip.AddrPort]int {
+	if c := s.serverClaim(k); c != nil {
+		return c.server.dests
+	}
+	return nil
+}
+
+// serverClaim returns the claim that a virtual server stands for, nil if nothing wants it.
+func (s *State) serverClaim(k ipvs.Key) *claim {
+	for _, kind := range []keyKind{keyFrontEnd, keyInner} {
+		at := key{kind: kind, family: familyOf(k.Addr.Addr()), addr: k.Addr.Addr(), proto: k.Protocol, port: k.Addr.Port()}
+		if c := s.holder(at); c != nil && c.server != nil {
+			return c
+		}
+	}
+	return nil
+}
+
+// Draining returns the addresses of virtual servers that are gone but for old connections, sorted.
+func (s *State) Draining() []netip.Addr { return s.config.Draining }
 
 // Asked returns how many Services ask for each scheduler of IPVS. The map must not be changed.
 func (s *State) Asked() map[string]int { return s.asked }
@@ -256,8 +311,16 @@ func (s *State) Fallbacks() []Fallback {
 // SameFallbacks reports whether two States fall back for the same Services. It looks at pointers only.
 func (s *State) SameFallbacks(o *State) bool { return o != nil && s.fallbacks.Same(o.fallbacks) }
 
-// NumFallbacks returns the number of Fallbacks.
-func (s *State) NumFallbacks() int { return s.fallbacks.Len() }
+// FallbacksByScheduler returns the numbers of Fallbacks.
+func (s *State) FallbacksByScheduler() map[string]int {
+	counts := map[string]int{}
+	for name, n := range s.asked {
+		if _, has := slices.BinarySearch(s.view.schedulers, name); !has {
+			counts[name] = n
+		}
+	}
+	return counts
+}
 
 // differing yields the names that are in one set only.
 func differing(a, b map[model.Name]bool) iter.Seq[model.Name] {

@@ -1,0 +1,363 @@
+package proxier
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"go.uber.org/zap"
+	"go.uber.org/zap/zaptest"
+	"golang.org/x/sys/unix"
+
+	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/fake"
+	"github.com/nftproxy/nftproxy/proxier/ipvs"
+	ipvsfake "github.com/nftproxy/nftproxy/proxier/ipvs/fake"
+	"github.com/nftproxy/nftproxy/proxier/model"
+	"github.com/nftproxy/nftproxy/proxier/plan"
+)
+
+// A node is both kernels in memory, with a diary of what they were told.
+type node struct {
+	fake.Kernel
+	servers ipvsfake.Kernel
+	diary   []string
+}
+
+// Commit notes where front ends lead from now on.
+func (n *node) Commit(tx nft.Tx) error {
+	err := n.Kernel.Commit(tx)
+	for op := range tx {
+		if err == nil && op.Element != nil && op.Set.Name == "ipvs-servers" {
+			n.diary = append(n.diary, fmt.Sprintf("nftables: %s %s", op.Verb, op.Set.ElementString(op.Family, op.Element)))
+		}
+	}
+	return err
+}
+
+// started returns an engine of the node that runs until the end of the test or stop is called.
+func (n *node) started(t *testing.T, c plan.Config) (e *Engine, snapshots chan<- model.Snapshot, stop func()) {
+	t.Helper()
+	e = New(c, n, &n.servers, zaptest.NewLogger(t, zaptest.Level(zap.FatalLevel)))
+	ctx, cancel := context.WithCancel(t.Context())
+	feed, done := make(chan model.Snapshot, 1), make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := e.Run(ctx, feed); err != nil {
+			t.Errorf("Run() = %v; want nil", err)
+		}
+	}()
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return e, feed, stop
+}
+
+// asking returns Services with the numbers that ask for a scheduler, each with a number of endpoints.
+func asking(scheduler string, endpoints int, numbers ...int) model.Snapshot {
+	s := snapshot(endpoints, numbers...)
+	e := s.Services.Edit()
+	for name, service := range s.Services.All() {
+		c := *service
+		c.Scheduler = scheduler
+		c.Ports = slices.Clone(c.Ports)
+		c.Ports[0].Endpoints = slices.Clone(c.Ports[0].Endpoints)
+		for i := range c.Ports[0].Endpoints {
+			c.Ports[0].Endpoints[i].Weight = 1
+		}
+		e.Set(name, &c)
+	}
+	s.Services = e.Map()
+	return s
+}
+
+// after lets some time pass.
+func after(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}
+
+// wantServers compares the virtual servers with the text of package ipvs.
+func (n *node) wantServers(t *testing.T, when, want string) {
+	t.Helper()
+	have, err := n.servers.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(strings.TrimSpace(want), strings.TrimSpace(have.String())); diff != "" {
+		t.Errorf("%s: the virtual servers (-want +got):\n%s", when, diff)
+	}
+}
+
+const twoEndpoints = `TCP 10.96.0.1:80 scheduler lc
+  -> 10.1.1.0:8080 weight 1
+  -> 10.1.1.1:8080 weight 1
+address 10.96.0.1 on kube-ipvs0`
+
+var (
+	firstServer = ipvs.Key{Protocol: model.TCP, Addr: netip.MustParseAddrPort("10.96.0.1:80")}
+	firstDest   = netip.MustParseAddrPort("10.1.1.0:8080")
+	secondDest  = netip.MustParseAddrPort("10.1.1.1:8080")
+)
+
+// record has the steps of IPVS in the diary.
+func (n *node) record() {
+	n.servers.Fail = func(op ipvs.Op) error {
+		n.diary = append(n.diary, "ipvs: "+op.String())
+		return nil
+	}
+}
+
+// wantDiary compares the diary, and begins a new one.
+func (n *node) wantDiary(t *testing.T, when string, want ...string) {
+	t.Helper()
+	if diff := cmp.Diff(want, n.diary); diff != "" {
+		t.Errorf("%s: the steps (-want +got):\n%s", when, diff)
+	}
+	n.diary = nil
+}
+
+// TestServersOrder moves a Service to IPVS and back: packets are led to a virtual server only while it is
+// whole.
+func TestServersOrder(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		n.record()
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("", 1, 1)
+		synctest.Wait()
+		n.wantDiary(t, "nftables")
+		snapshots <- asking("lc", 1, 1)
+		synctest.Wait()
+		n.wantDiary(t, "to IPVS",
+			"ipvs: add TCP 10.96.0.1:80 scheduler lc", "ipvs: add TCP 10.96.0.1:80 -> 10.1.1.0:8080 weight 1", "ipvs: add address 10.96.0.1 to kube-ipvs0",
+			`nftables: add 10.96.0.1 . tcp . 80 comment "default/service-1:http"`)
+		n.servers.SetCounts(firstServer, firstDest, ipvs.Counts{Inactive: 1})
+		snapshots <- asking(model.Random, 1, 1)
+		synctest.Wait()
+		after(10 * time.Second)
+		n.wantDiary(t, "back, with a connection",
+			`nftables: delete 10.96.0.1 . tcp . 80 comment "default/service-1:http"`, "ipvs: edit TCP 10.96.0.1:80 -> 10.1.1.0:8080 weight 0")
+		n.servers.SetCounts(firstServer, firstDest, ipvs.Counts{})
+		after(2 * drainPeriod)
+		n.wantDiary(t, "the connection ended",
+			"ipvs: delete TCP 10.96.0.1:80 -> 10.1.1.0:8080", "ipvs: delete TCP 10.96.0.1:80", "ipvs: delete address 10.96.0.1 from kube-ipvs0")
+	})
+}
+
+// TestServersReschedule changes the scheduler of a server: the kernel refuses connections meanwhile, so
+// nftables has them.
+func TestServersReschedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("lc", 1, 1, 2)
+		synctest.Wait()
+		n.record()
+		n.diary = nil
+		change := asking("lc", 1, 1, 2)
+		one := asking("rr", 1, 1)
+		e := change.Services.Edit()
+		for name, s := range one.Services.All() {
+			e.Set(name, s)
+		}
+		change.Services = e.Map()
+		snapshots <- change
+		synctest.Wait()
+		n.wantDiary(t, "rr for lc",
+			`nftables: delete 10.96.0.1 . tcp . 80 comment "default/service-1:http"`,
+			"ipvs: edit TCP 10.96.0.1:80 scheduler rr",
+			`nftables: add 10.96.0.1 . tcp . 80 comment "default/service-1:http"`)
+	})
+}
+
+func TestServersDrain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		e, snapshots, stop := n.started(t, config)
+		snapshots <- asking("lc", 2, 1)
+		synctest.Wait()
+		n.wantServers(t, "two endpoints", twoEndpoints)
+		n.servers.SetCounts(firstServer, secondDest, ipvs.Counts{Active: 3})
+		snapshots <- asking("lc", 1, 1)
+		synctest.Wait()
+		after(time.Minute)
+		leaving := strings.Replace(twoEndpoints, "10.1.1.1:8080 weight 1", "10.1.1.1:8080 weight 0 active 3 inactive 0", 1)
+		n.wantServers(t, "one is leaving", leaving)
+		s := e.Status(true)
+		if len(s.Servers) != 1 || s.Servers[0].Service != "default/service-1" || s.Servers[0].Destinations[1] != (Destination{secondDest, 0, 3, 0}) {
+			t.Errorf("Status().Servers = %+v; want one with a second destination that has 3 connections", s.Servers)
+		}
+
+		stop()
+		_, snapshots, _ = n.started(t, config)
+		snapshots <- asking("lc", 1, 1)
+		synctest.Wait()
+		after(time.Minute)
+		n.wantServers(t, "after a restart", leaving)
+		n.servers.SetCounts(firstServer, secondDest, ipvs.Counts{})
+		after(2 * drainPeriod)
+		n.wantServers(t, "it is idle", strings.Replace(twoEndpoints, "  -> 10.1.1.1:8080 weight 1\n", "", 1))
+
+		snapshots <- asking("lc", 2, 1)
+		synctest.Wait()
+		n.wantServers(t, "it is back", twoEndpoints)
+	})
+}
+
+// TestServersGone deletes a Service that has connections. They go on, but nobody gets past the server to
+// the node: its address stays with those that are checked.
+func TestServersGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("lc", 1, 1)
+		synctest.Wait()
+		n.servers.SetCounts(firstServer, firstDest, ipvs.Counts{Active: 1})
+		snapshots <- asking("lc", 1)
+		synctest.Wait()
+		draining := func() int {
+			tables, err := n.Load(plan.TableName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return len(tables[0].Elements["ipvs-draining-ips"])
+		}
+		after(time.Minute)
+		n.wantServers(t, "a connection is left", "TCP 10.96.0.1:80 scheduler lc\n  -> 10.1.1.0:8080 weight 0 active 1 inactive 0\naddress 10.96.0.1 on kube-ipvs0")
+		if got := draining(); got != 1 {
+			t.Errorf("while it drains ipvs-draining-ips has %d elements; want 1", got)
+		}
+		n.servers.SetCounts(firstServer, firstDest, ipvs.Counts{})
+		after(2 * drainPeriod)
+		n.wantServers(t, "no connection is left", "")
+		if got := draining(); got != 0 {
+			t.Errorf("in the end ipvs-draining-ips has %d elements; want none", got)
+		}
+	})
+}
+
+// TestServersUDP takes an endpoint from a UDP port, which needs no patience.
+func TestServersUDP(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		udp := func(endpoints int, numbers ...int) model.Snapshot {
+			s := asking("rr", endpoints, numbers...)
+			for _, service := range s.Services.All() {
+				service.Ports[0].Protocol = model.UDP // it is ours alone
+			}
+			return s
+		}
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- udp(2, 1)
+		synctest.Wait()
+		key := ipvs.Key{Protocol: model.UDP, Addr: firstServer.Addr}
+		n.servers.SetCounts(key, firstDest, ipvs.Counts{Inactive: 1})
+		n.servers.SetCounts(key, secondDest, ipvs.Counts{Inactive: 1})
+		snapshots <- udp(1, 1)
+		synctest.Wait()
+		n.wantServers(t, "one endpoint", "UDP 10.96.0.1:80 scheduler rr\n  -> 10.1.1.0:8080 weight 1 active 0 inactive 1\naddress 10.96.0.1 on kube-ipvs0")
+		snapshots <- udp(1)
+		synctest.Wait()
+		n.wantServers(t, "no Service", "")
+	})
+}
+
+func TestServersFallback(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		n.servers.Without = []string{""}
+		e, snapshots, _ := n.started(t, config)
+		snapshots <- asking("rr", 2, 1)
+		synctest.Wait()
+		n.wantServers(t, "without IPVS", "")
+		s := e.Status(true)
+		if !s.Healthy || s.Fallbacks["rr"] != 1 || len(s.Fronts) != 1 || s.Fronts[0].Plane != plan.PlaneNFTables || s.Fronts[0].Scheduler != "rr" {
+			t.Errorf("Status() = %+v; want it healthy, with one fallback for rr, and a front end that nftables serves in turn", s)
+		}
+		n.servers.SetWithout("rr")
+		after(2 * checkPeriod)
+		n.wantServers(t, "without the scheduler", "")
+		n.servers.SetWithout()
+		after(2 * checkPeriod)
+		n.wantServers(t, "the kernel has it now", strings.ReplaceAll(twoEndpoints, "lc", "rr"))
+		if s := e.Status(true); s.Balanced["rr"] != 1 || len(s.Fallbacks) > 0 || s.Fronts[0].Plane != plan.PlaneIPVS {
+			t.Errorf("Status() = %+v; want the front end served by IPVS", s)
+		}
+	})
+}
+
+// TestServersRefused has the kernel refuse one Service's server: nftables serves that one, and the others
+// go on.
+func TestServersRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		n.servers.Fail = func(op ipvs.Op) error {
+			if op.Verb == ipvs.AddDest && op.Key != firstServer {
+				return unix.EINVAL
+			}
+			return nil
+		}
+		e, snapshots, _ := n.started(t, config)
+		snapshots <- asking("lc", 2, 1, 2)
+		synctest.Wait()
+		after(10 * time.Second)
+		n.wantServers(t, "one is refused", twoEndpoints)
+		s := e.Status(true)
+		if !s.Healthy || len(s.Refused) != 1 || s.Refused[0].Service != "default/service-2" || s.Fronts[1].Plane != plan.PlaneNFTables {
+			t.Errorf("Status() = %+v; want it healthy, and service-2 refused and served by nftables", s)
+		}
+		n.servers.Fail = nil
+		after(2 * time.Minute)
+		if s := e.Status(true); len(s.Refused) > 0 || s.Balanced["lc"] != 2 {
+			t.Errorf("Status() = %+v; want nothing refused, and two Services served by IPVS", s)
+		}
+	})
+}
+
+// TestServersForeign has somebody else clear and change the virtual servers.
+func TestServersForeign(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("lc", 2, 1)
+		synctest.Wait()
+		n.servers.Clear()
+		after(2 * checkPeriod)
+		n.wantServers(t, "after a clear", twoEndpoints)
+		n.servers.Apply([]ipvs.Op{{Verb: ipvs.SetDest, Key: firstServer, Dest: ipvs.Dest{Addr: firstDest, Weight: 7}}})
+		after(2 * checkPeriod)
+		n.wantServers(t, "after another weight", twoEndpoints)
+
+		elsewhere := ipvs.Key{Protocol: model.TCP, Addr: netip.MustParseAddrPort("192.168.0.1:80")}
+		n.servers.Apply([]ipvs.Op{{Verb: ipvs.AddServer, Key: elsewhere, Server: ipvs.Server{Scheduler: "wlc"}}})
+		after(2 * checkPeriod)
+		n.wantServers(t, "a server at an address that is not ours", strings.Replace(twoEndpoints, "address", "TCP 192.168.0.1:80 scheduler wlc\naddress", 1))
+	})
+}
+
+// TestServersIdle restarts an engine, and hands it the same again: IPVS is told nothing.
+func TestServersIdle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		_, snapshots, stop := n.started(t, config)
+		snapshots <- asking("lc", 2, 1, 2)
+		synctest.Wait()
+		ops := n.servers.Stats().Ops
+		snapshots <- asking("lc", 2, 1, 2)
+		synctest.Wait()
+		stop()
+		_, snapshots, _ = n.started(t, config)
+		snapshots <- asking("lc", 2, 1, 2)
+		synctest.Wait()
+		after(2 * checkPeriod)
+		if got := n.servers.Stats(); got.Ops != ops || got.Failures > 0 {
+			t.Errorf("after all that IPVS did %d steps, %d failed; want %d, none", got.Ops, got.Failures, ops)
+		}
+	})
+}
