@@ -35,7 +35,7 @@ func mayImport() map[string][]string {
 		"nft/kernel":               {"nft", sys, "github.com/google/nftables/...", "github.com/mdlayher/netlink/..."},
 		"proxier/model":            nil,
 		"proxier/plan":             {"nft", "proxier/ipvs", "proxier/model"},
-		"proxier":                  {"nft", "proxier/ipvs", "proxier/model", "proxier/plan", zap},
+		"proxier":                  {"nft", "proxier/ipvs", "proxier/model", "proxier/plan", sys, zap},
 		"proxier/conntrack":        {"nft", "proxier", "proxier/model", zap},
 		"proxier/conntrack/kernel": {"nft", "proxier/conntrack", sys, "github.com/mdlayher/netlink"},
 		"proxier/ipvs":             {"proxier/model"},

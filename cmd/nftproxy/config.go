@@ -158,7 +158,7 @@ func (f *flags) setHost() bool {
 // plan returns what the settings mean for the ruleset.
 func (f *flags) plan(warnings *[]string) (plan.Config, error) {
 	o := f.options
-	p := plan.Config{MasqueradeAll: o.MasqueradeAll(), MasqueradeBit: o.MasqueradeBit()}
+	p := plan.Config{MasqueradeAll: o.MasqueradeAll(), MasqueradeBit: o.MasqueradeBit(), Scheduler: o.Scheduler(), ExcludeIPVS: o.ExcludeCIDRs()}
 	var errs []error
 	var err error
 	if p.NodePortAddresses, err = parseNodePortAddresses(o.Config.NodePortAddresses); err != nil {

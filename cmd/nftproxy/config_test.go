@@ -93,8 +93,12 @@ func TestConfig(t *testing.T) {
 			c.Plan.MasqueradeBit = 3
 			c.Plan.NodePortAddresses = plan.NodePortAddresses{All: true}
 		})},
-		{"OK the mode ipvs is worth a warning", []string{"--proxy-mode=ipvs", "--nodeport-addresses=primary"}, base(func(c *config) {
-			c.Warnings = []string{"--proxy-mode: ipvs: Services are served by nftables for now; the ipvs settings have no effect"}
+		{"OK the mode ipvs has a scheduler", []string{"--proxy-mode=ipvs", "--nodeport-addresses=primary"}, base(func(c *config) { c.Plan.Scheduler = "rr" })},
+		{"OK another scheduler", []string{"--proxy-mode=ipvs", "--nodeport-addresses=primary", "--ipvs-scheduler=lc", "--ipvs-exclude-cidrs=10.96.7.7/24"}, base(func(c *config) {
+			c.Plan.Scheduler, c.Plan.ExcludeIPVS = "lc", []netip.Prefix{netip.MustParsePrefix("10.96.7.0/24")}
+		})},
+		{"OK a scheduler without the mode", []string{"--ipvs-scheduler=lc"}, base(func(c *config) {
+			c.Warnings = []string{"accepted, but have no effect here: --ipvs-scheduler"}
 		})},
 		{"OK what is asked for is set on the host", []string{"--conntrack-min=5"}, base(func(c *config) { c.SetHost = true })},
 		{"OK log", []string{"-v", "4", "--logging-format=json"}, base(func(c *config) { c.Log = logConfig{Verbosity: 4, JSON: true} })},

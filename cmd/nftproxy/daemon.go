@@ -93,7 +93,9 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	defer conn.Close()
 	hub := watch.NewHub(
 		watch.Config{NodeName: cfg.NodeName, Log: log, AllowExternalIPs: cfg.AllowExternalIPs, NodeIP: cfg.Options.BindAddress(), Queued: observer.queued}, from...)
-	engine := proxier.New(cfg.Plan, conn, log)
+	servers := ipvsKernel(cfg)
+	defer servers.Close()
+	engine := proxier.New(cfg.Plan, conn, servers, log)
 	synced := firstSync(engine)
 	inherit := takeOver(cfg, synced, log)
 	observer.observe(engine, hub)
@@ -162,6 +164,7 @@ func logConfiguration(log *zap.Logger, cfg config) {
 		zap.String("podInterface", cfg.Plan.DetectLocal.Interface),
 		zap.Bool("nodePortPrimary", cfg.Plan.NodePortAddresses.Primary), zap.Bool("nodePortAll", cfg.Plan.NodePortAddresses.All),
 		zap.Stringers("nodePortCIDRs", cfg.Plan.NodePortAddresses.CIDRs),
+		zap.String("scheduler", cfg.Plan.Scheduler), zap.Stringers("ipvsExcludeCIDRs", cfg.Plan.ExcludeIPVS),
 		zap.Bool("masqueradeAll", cfg.Plan.MasqueradeAll), zap.Uint8("masqueradeBit", cfg.Plan.MasqueradeBit),
 		zap.Bool("ipv6", !cfg.Plan.DisableIPv6), zap.Bool(options.GateExternalIPs, cfg.AllowExternalIPs))
 	if cfg.Plan.DisableIPv6 {

@@ -13,6 +13,7 @@ import (
 	"go.uber.org/zap"
 
 	"github.com/nftproxy/nftproxy/proxier/host"
+	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
@@ -56,7 +57,7 @@ func instead(f *flags, stdout, stderr io.Writer) (bool, error) {
 		return true, cleanupAll(stdout)
 	}
 	logWarnings(log, cfg)
-	return true, setHost(cfg, log)
+	return true, errors.Join(setHost(cfg, log), prepareIPVS(cfg, log))
 }
 
 // writeConfig writes the configuration with its defaults to the file that the command line names.
@@ -99,6 +100,22 @@ func setHost(cfg config, log *zap.Logger) error {
 		return fmt.Errorf("%w; it helps to run once with --init-only and the right to write it, or to leave it, with 0 in the configuration", err)
 	}
 	return nil
+}
+
+// prepareIPVS has the kernel load IPVS with the default scheduler, and sets its sysctls: what --init-only is
+// for where the daemon itself may not. That the kernel has no IPVS is no error, since nftables takes over.
+func prepareIPVS(cfg config, log *zap.Logger) error {
+	if cfg.Plan.Scheduler == "" {
+		return nil
+	}
+	servers := ipvsKernel(cfg)
+	defer servers.Close()
+	err := servers.Supports(cfg.Plan.Scheduler)
+	if errors.Is(err, ipvs.ErrUnsupported) {
+		log.Warn("no IPVS with this scheduler; nftables will serve the Services", zap.String("scheduler", cfg.Plan.Scheduler), zap.Error(err))
+		return nil
+	}
+	return err
 }
 
 // setOOMScore sets how readily the kernel kills us; a failure is not worth ending for.

@@ -28,6 +28,7 @@ import (
 	"github.com/nftproxy/nftproxy/proxier"
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 	"github.com/nftproxy/nftproxy/proxier/events"
+	ipvsfake "github.com/nftproxy/nftproxy/proxier/ipvs/fake"
 	"github.com/nftproxy/nftproxy/proxier/model"
 	"github.com/nftproxy/nftproxy/proxier/plan"
 	"github.com/nftproxy/nftproxy/watch"
@@ -41,12 +42,17 @@ func scrape(t *testing.T) (*observer, map[string]*dto.MetricFamily) {
 		t.Fatal(err)
 	}
 	observer := newObserver(config{Options: o, NodeName: "here", Manifests: "m"}, zap.NewNop(), nil)
-	engine := proxier.New(plan.Config{MasqueradeBit: 14}, &fake.Kernel{}, zap.NewNop())
+	engine := proxier.New(plan.Config{MasqueradeBit: 14}, &fake.Kernel{}, &ipvsfake.Kernel{Without: []string{"lc"}}, zap.NewNop())
 	hub := watch.NewHub(watch.Config{NodeName: "here"})
 	observer.observe(engine, hub)
 	s := model.Snapshot{
 		Node: &model.Node{Name: "here", PrimaryIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")}}, Triggered: []time.Time{time.Now()},
 	}
+	services := s.Services.Edit()
+	for name, scheduler := range map[string]string{"balanced": "rr", "fallback": "lc"} {
+		services.Set(model.Name{Name: name}, &model.Service{Name: model.Name{Name: name}, Scheduler: scheduler})
+	}
+	s.Services = services.Map()
 	snapshots := make(chan model.Snapshot, 1)
 	for range 2 {
 		observer.queued(s)

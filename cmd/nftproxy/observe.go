@@ -93,6 +93,7 @@ func (o *observer) passed(p conntrack.Pass) { o.metrics.Conntrack(p.Family, p.Du
 // either runs.
 func (o *observer) observe(engine *proxier.Engine, hub *watch.Hub) {
 	o.hub = hub
+	var last *plan.State
 	engine.Observe(func(s proxier.Sync) {
 		now := time.Now()
 		o.tracker.Synced(s, now)
@@ -101,6 +102,10 @@ func (o *observer) observe(engine *proxier.Engine, hub *watch.Hub) {
 		if s.Err == nil {
 			o.checks.Set(s.State)
 			o.board.Put("conflicts", conflictEvents(s.State.Conflicts()))
+			if !s.State.SameFallbacks(last) {
+				o.board.Put("fallbacks", fallbackEvents(s.State.Fallbacks()))
+			}
+			last = s.State
 		}
 	})
 }
@@ -208,6 +213,18 @@ func refusedEvents(refused []proxier.Refused) []events.Event {
 		out = append(out, events.Event{
 			Service: model.Name{Namespace: namespace, Name: name}, Warning: true,
 			Reason: events.ReasonRefused, Action: events.ActionProgram, Note: "the kernel refused " + r.FrontEnd + ": " + r.Reason,
+		})
+	}
+	return out
+}
+
+// fallbackEvents returns the Services that nftables serves instead of IPVS as events.
+func fallbackEvents(fallbacks []plan.Fallback) []events.Event {
+	var out []events.Event
+	for _, f := range fallbacks {
+		out = append(out, events.Event{
+			Service: f.Service, Warning: true, Reason: events.ReasonNoScheduler, Action: events.ActionProgram,
+			Note: "the kernel of this node does not have the IPVS scheduler " + f.Scheduler + ": nftables chooses the endpoints, " + f.Instead,
 		})
 	}
 	return out

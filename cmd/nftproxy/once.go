@@ -12,6 +12,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/kernel"
+	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	ipvskernel "github.com/nftproxy/nftproxy/proxier/ipvs/kernel"
 	"github.com/nftproxy/nftproxy/proxier/model"
 	"github.com/nftproxy/nftproxy/proxier/plan"
@@ -26,7 +27,8 @@ func renderCommand() *cobra.Command {
 	c := newCommand("render", "Print the ruleset that the manifests lead to", `
 The output is what `+"`nft list ruleset`"+` would print, and `+"`nft -c -f`"+` takes it. It needs
 neither root nor a kernel with nftables, and looks at nothing of this machine but
-its name; --node-address stands for the node's interfaces. What the manifests say
+its name; --node-address stands for the node's interfaces. Virtual servers of IPVS
+are comments at the end, as if the kernel had every scheduler. What the manifests say
 wrongly goes to standard error, and the rest is rendered.`, `
   nftproxy render --manifests ./manifests --hostname-override node-1 \
     --node-address 192.0.2.10,2001:db8::10 | less
@@ -49,10 +51,20 @@ func render(cfg config, stdout, stderr io.Writer) error {
 		return err
 	}
 	out := bufio.NewWriter(stdout)
-	for _, t := range plan.Compile(cfg.Plan, snapshot, nil).Tables() {
+	cfg.Plan.Schedulers = ipvs.Schedulers()
+	state := plan.Compile(cfg.Plan, snapshot, nil)
+	if len(state.Balanced()) == 0 {
+		// Rules about virtual servers are there only with one.
+		cfg.Plan.Schedulers = nil
+		state = plan.Compile(cfg.Plan, snapshot, state)
+	}
+	for _, t := range state.Tables() {
 		if err := t.Write(out); err != nil {
 			return fmt.Errorf("write the ruleset: %w", err)
 		}
+	}
+	if err := writeSteps(out, serverSteps(ipvs.State{}, state)); err != nil {
+		return err
 	}
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write the ruleset: %w", err)
@@ -65,8 +77,9 @@ func diffCommand() *cobra.Command {
 	var f flags
 	c := newCommand("diff", "Print what would change on this node now", `
 It compares what the kernel holds with what the manifests and this node's
-addresses lead to, and prints the difference as an nft script. It changes nothing;
-reading the ruleset needs CAP_NET_ADMIN. The exit code is 0 if nothing differs
+addresses lead to, and prints the difference as an nft script. Steps of IPVS are
+comments in it, in the words of ipvsadm. It changes nothing, but that the kernel may
+load IPVS to say whether it has it; reading the ruleset needs CAP_NET_ADMIN. The exit code is 0 if nothing differs
 and 3 if something does.`, `
   nftproxy diff --manifests /etc/nftproxy/manifests --cluster-cidr 10.244.0.0/16`, func(c *cobra.Command) error {
 		cfg, err := f.config()
@@ -99,8 +112,12 @@ func diff(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read the ruleset: %w", err)
 	}
-	p := plan.DiffTables(have, plan.Compile(cfg.Plan, snapshot, plan.Recall(have)))
-	if p.Empty() {
+	state, steps, err := diffServers(cfg, snapshot, plan.Recall(have))
+	if err != nil {
+		return err
+	}
+	p := plan.DiffTables(have, state)
+	if p.Empty() && len(steps) == 0 {
 		return nil
 	}
 	out := bufio.NewWriter(stdout)
@@ -108,6 +125,9 @@ func diff(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 		if err := writeTx(out, tx); err != nil {
 			return err
 		}
+	}
+	if err := writeSteps(out, steps); err != nil {
+		return err
 	}
 	if err := out.Flush(); err != nil {
 		return fmt.Errorf("write the difference: %w", err)

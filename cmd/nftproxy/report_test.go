@@ -10,6 +10,8 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/proxier/model"
+	"github.com/nftproxy/nftproxy/proxier/plan"
 	"github.com/nftproxy/nftproxy/watch"
 )
 
@@ -26,11 +28,22 @@ func testReport() report {
 			Conflicts: []proxier.Conflict{{FrontEnd: "192.0.2.1:1/udp", Holder: "default/a:x", Loser: "default/b:y"}},
 			Fronts: []proxier.Front{
 				{
-					Service: "default/web:http", FrontEnd: "10.96.0.1:80/tcp", Family: "ip",
+					Service: "default/web:http", FrontEnd: "10.96.0.1:80/tcp", Family: "ip", Plane: plan.PlaneIPVS, Scheduler: "lc",
 					Endpoints: []netip.AddrPort{endpoint("10.244.1.1:8080"), endpoint("10.244.1.2:8080")},
 					Local:     []netip.AddrPort{endpoint("10.244.1.1:8080")},
 				},
-				{Service: "default/none:", FrontEnd: "10.96.0.9:80/tcp", Family: "ip", Refuse: "reject"},
+				{Service: "default/none:", FrontEnd: "10.96.0.9:80/tcp", Family: "ip", Refuse: "reject", Plane: plan.PlaneNFTables, Scheduler: model.Random},
+			},
+			Balanced: map[string]int{"lc": 1}, Fallbacks: map[string]int{"sed": 2, "mh": 1},
+			Servers: []proxier.Server{
+				{
+					Service: "default/web", Address: "TCP 10.96.0.1:80", Scheduler: "lc", Persistence: 3 * time.Hour,
+					Destinations: []proxier.Destination{
+						{Endpoint: endpoint("10.244.1.1:8080"), Weight: 1, Active: 2, Inactive: 3},
+						{Endpoint: endpoint("10.244.1.2:8080"), Weight: 0, Active: 1},
+					},
+				},
+				{Address: "TCP 10.96.0.8:80", Scheduler: "rr"},
 			},
 		},
 		Problems: []problem{{Source: "manifests", Where: "a.yaml:2", Object: "Service default/b", Field: "spec.ports[0].port", Message: "is 70000"}},

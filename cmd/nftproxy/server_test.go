@@ -52,7 +52,7 @@ func TestStatusOverSocket(t *testing.T) {
 	stop := serve(t, path, func(all bool) report {
 		r := testReport()
 		if !all {
-			r.Fronts = nil
+			r.Fronts, r.Servers = nil, nil
 		}
 		return r
 	})
@@ -66,7 +66,7 @@ func TestStatusOverSocket(t *testing.T) {
 		all       bool
 		want, not string
 	}{
-		{"table", "table", false, "Services    2", "10.244.1.1:8080"},
+		{"table", "table", false, "Services     2", "10.244.1.1:8080"},
 		{"table of all", "table", true, "10.244.1.1:8080", "{"},
 		{"json", "json", false, `"services": 2`, "fronts"},
 		{"json of all", "json", true, `"frontEnd": "10.96.0.1:80/tcp"`, "FRONT END"},
@@ -188,13 +188,15 @@ func TestWriteReport(t *testing.T) {
 func TestWriteReportWhole(t *testing.T) {
 	r := testReport()
 	r.Healthy, r.Ready = true, true
-	want := `Daemon      nftproxy v1, pid 7, on node node-1, up 2m
-State       in line with the input, but for 1 front ends that the kernel refused
-Services    2
-Front ends  3
-Endpoints   4
-Last sync   1m ago: 9 steps in 1.235ms
-Syncs       5, 1 failed
+	want := `Daemon       nftproxy v1, pid 7, on node node-1, up 2m
+State        in line with the input, but for 1 front ends that the kernel refused
+Services     2
+Front ends   3
+Endpoints    4
+By IPVS      1 Services (lc)
+No IPVS for  1 Services (mh), 2 Services (sed)
+Last sync    1m ago: 9 steps in 1.235ms
+Syncs        5, 1 failed
 
 REFUSED BY THE KERNEL  SERVICE      FOR  ATTEMPTS  REASON
 10.96.0.2:80/tcp       default/db:  30s  3         file exists
@@ -202,9 +204,14 @@ REFUSED BY THE KERNEL  SERVICE      FOR  ATTEMPTS  REASON
 CLAIMED TWICE    HELD BY      NOT SERVED FOR
 192.0.2.1:1/udp  default/a:x  default/b:y
 
-SERVICE           FRONT END         ENDPOINTS                        LOCAL
-default/web:http  10.96.0.1:80/tcp  10.244.1.1:8080,10.244.1.2:8080  10.244.1.1:8080
-default/none:     10.96.0.9:80/tcp  reject
+SERVICE           FRONT END         BY        SCHEDULER  ENDPOINTS                        LOCAL
+default/web:http  10.96.0.1:80/tcp  ipvs      lc         10.244.1.1:8080,10.244.1.2:8080  10.244.1.1:8080
+default/none:     10.96.0.9:80/tcp  nftables  random     reject
+
+VIRTUAL SERVER    SERVICE                    SCHEDULER  AFFINITY  DESTINATION      WEIGHT  ACTIVE  INACTIVE
+TCP 10.96.0.1:80  default/web                lc         3h0m0s    10.244.1.1:8080  1       2       3
+                                                                  10.244.1.2:8080  0       1       0
+TCP 10.96.0.8:80  none: its connections end  rr         none      none
 
 PROBLEMS IN THE INPUT
 manifests: a.yaml:2: Service default/b: spec.ports[0].port: is 70000

@@ -6,8 +6,10 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"net/netip"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -115,6 +117,12 @@ func writeReport(out io.Writer, r *report, now time.Time) error {
 	row("Services", r.Services)
 	row("Front ends", r.FrontEnds)
 	row("Endpoints", r.Endpoints)
+	if len(r.Balanced) > 0 {
+		row("By IPVS", numbers(r.Balanced))
+	}
+	if len(r.Fallbacks) > 0 {
+		row("No IPVS for", numbers(r.Fallbacks))
+	}
 	if r.LastSync.IsZero() {
 		row("Last sync", "never")
 	} else {
@@ -137,9 +145,22 @@ func writeReport(out io.Writer, r *report, now time.Time) error {
 	}
 	if len(r.Fronts) > 0 {
 		row("")
-		row("SERVICE", "FRONT END", "ENDPOINTS", "LOCAL")
+		row("SERVICE", "FRONT END", "BY", "SCHEDULER", "ENDPOINTS", "LOCAL")
 		for _, f := range r.Fronts {
-			row(f.Service, f.FrontEnd, cmp.Or(f.Refuse, list(f.Endpoints), "none"), list(f.Local))
+			row(f.Service, f.FrontEnd, f.Plane, f.Scheduler, cmp.Or(f.Refuse, list(f.Endpoints), "none"), list(f.Local))
+		}
+	}
+	if r.ServersError != "" {
+		row("")
+		row("VIRTUAL SERVERS", r.ServersError)
+	}
+	if len(r.Servers) > 0 {
+		row("")
+		row("VIRTUAL SERVER", "SERVICE", "SCHEDULER", "AFFINITY", "DESTINATION", "WEIGHT", "ACTIVE", "INACTIVE")
+		for _, s := range r.Servers {
+			for _, cells := range serverRows(&s) {
+				row(cells...)
+			}
 		}
 	}
 	if len(r.Problems) > 0 {
@@ -153,6 +174,25 @@ func writeReport(out io.Writer, r *report, now time.Time) error {
 		return fmt.Errorf("write the status: %w", err)
 	}
 	return nil
+}
+
+// serverRows returns the rows of a virtual server: one for each destination, the first of which says what it
+// belongs to.
+func serverRows(s *proxier.Server) [][]any {
+	affinity := "none"
+	if s.Persistence > 0 {
+		affinity = s.Persistence.String()
+	}
+	head := []any{s.Address, cmp.Or(s.Service, "none: its connections end"), s.Scheduler, affinity}
+	if len(s.Destinations) == 0 {
+		return [][]any{append(head, "none")}
+	}
+	var rows [][]any
+	for _, d := range s.Destinations {
+		rows = append(rows, append(head, d.Endpoint, d.Weight, d.Active, d.Inactive))
+		head = []any{"", "", "", ""}
+	}
+	return rows
 }
 
 // state says in a few words how the daemon is doing.
@@ -189,6 +229,15 @@ func ago(now, then time.Time) string {
 		return strings.TrimSuffix(d.Round(time.Minute).String(), "0s")
 	}
 	return fmt.Sprintf("%dd", int(d.Hours()/24))
+}
+
+// numbers returns the numbers of Services by scheduler.
+func numbers(m map[string]int) string {
+	var out []string
+	for _, name := range slices.Sorted(maps.Keys(m)) {
+		out = append(out, fmt.Sprintf("%d Services (%s)", m[name], name))
+	}
+	return strings.Join(out, ", ")
 }
 
 // list returns endpoints with commas between.

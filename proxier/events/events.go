@@ -32,6 +32,7 @@ const (
 	ReasonRefused         = "FrontEndRefused"
 	ReasonConflict        = "FrontEndConflict"
 	ReasonInvalid         = "InvalidField"
+	ReasonNoScheduler     = "SchedulerUnavailable"
 	ActionStart           = "StartKubeProxy"
 	ActionListen          = "Listen"
 	ActionProgram         = "Program"

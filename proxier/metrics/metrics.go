@@ -26,6 +26,8 @@ const (
 	labelPolicy = "traffic_policy"
 	labelCode   = "code"
 	labelResult = "result"
+
+	labelScheduler = "scheduler"
 )
 
 // A Config is what the Metrics are of.
@@ -48,6 +50,8 @@ type Metrics struct {
 
 	// mu guards what follows.
 	mu sync.Mutex
+	// stepsFailed is what stepFailures says.
+	stepsFailed uint64
 	// queued is the last snapshot that was queued.
 	queued model.Snapshot
 	// synced is the last snapshot that the engine tried; its trigger times wait in triggered until it
@@ -125,7 +129,12 @@ func (m *Metrics) Synced(s proxier.Sync, now time.Time) {
 		partly.WithLabelValues(FamilyName(f)).Observe(s.Duration.Seconds())
 		m.cleanupFailures.WithLabelValues(FamilyName(f)).Add(float64(s.Cleanups))
 	}
-	m.refused.Set(float64(len(s.Refused)))
+	m.refused.Set(float64(len(s.Refused) - s.Servers.Unfit))
+	m.servers.Set(float64(s.Servers.Virtual))
+	m.draining.Set(float64(s.Servers.Draining))
+	m.unfit.Set(float64(s.Servers.Unfit))
+	m.stepFailures.Add(float64(s.Servers.Failures - m.stepsFailed))
+	m.stepsFailed = s.Servers.Failures
 	if s.Err != nil {
 		m.transactions.WithLabelValues(resultFailed).Inc()
 		for _, f := range m.families {

@@ -20,6 +20,9 @@ type own struct {
 	transactions *prometheus.CounterVec
 	steps, reads prometheus.Counter
 	refused      prometheus.Gauge
+
+	servers, draining, unfit prometheus.Gauge
+	stepFailures             prometheus.Counter
 }
 
 // The values of the label result.
@@ -102,6 +105,10 @@ func newOwn(r prometheus.Registerer) own {
 		steps:        m.counter("transaction_steps_total", "Steps of the transactions that were done: objects added and deleted"),
 		reads:        m.counter("kernel_reads_total", "Times that the ruleset was read: at the start, after an error, and on suspicion"),
 		refused:      m.gauge("front_ends_refused", "Front ends that are left out, since the kernel refused them"),
+		servers:      m.gauge("ipvs_virtual_servers", "Virtual servers of IPVS that the kernel holds"),
+		draining:     m.gauge("ipvs_virtual_servers_draining", "Virtual servers that wait for connections to end, to themselves or to a destination that is gone"),
+		unfit:        m.gauge("ipvs_services_refused", "Services that nftables serves, since the kernel refused their virtual servers"),
+		stepFailures: m.counter("ipvs_step_failures_total", "Steps of IPVS that failed"),
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	"github.com/nftproxy/nftproxy/watch"
 )
 
@@ -38,6 +39,10 @@ func process(links []link, addresses []address) []watch.Address {
 			continue
 		}
 		l := byIndex[a.link]
+		if l.name == ipvs.Device {
+			// They belong to virtual servers, our own or kube-proxy's.
+			continue
+		}
 		out = append(out, watch.Address{Addr: a.addr, Index: a.link, Link: l.name, Virtual: virtual(l)})
 	}
 	slices.SortStableFunc(out, func(a, b watch.Address) int { return a.Index - b.Index })

@@ -12,7 +12,7 @@ func (o *Options) RegisterRules(s *pflag.FlagSet) {
 	s.SetNormalizeFunc(dashes)
 	s.StringVar(&o.ConfigFile, "config", "", "kube-proxy's configuration `file`: of the other flags only --hostname-override, --master, those about logging and those that are not kube-proxy's count beside it")
 	s.StringVar(&c.HostnameOverride, "hostname-override", "", "`name` of this node's Node object (default: the host name in lower case)")
-	s.StringVar((*string)(&c.Mode), "proxy-mode", "", "kube-proxy's `mode`: iptables, ipvs or nftables; nftables is what it is in any case")
+	s.StringVar((*string)(&c.Mode), "proxy-mode", "", "kube-proxy's `mode`: iptables, ipvs or nftables; nftables is what it is in any case, but in the mode ipvs IPVS serves the Services that name no scheduler")
 	s.StringVar(&c.ClusterCIDR, "cluster-cidr", "", "pod `ranges` of the cluster: one CIDR, or one of each family separated by a comma")
 	s.StringVar((*string)(&c.DetectLocalMode), "detect-local-mode", "", "how to tell traffic of this node's pods: ClusterCIDR, NodeCIDR, BridgeInterface or InterfaceNamePrefix (default ClusterCIDR)")
 	s.StringVar(&c.DetectLocal.BridgeInterface, "pod-bridge-interface", "", "`bridge` of this node's pods, for --detect-local-mode=BridgeInterface")
@@ -74,12 +74,12 @@ func (o *Options) registerConntrack(s *pflag.FlagSet) {
 // registerIPVS adds the flags of the mode ipvs.
 func (o *Options) registerIPVS(s *pflag.FlagSet) {
 	c := &o.Config.IPVS
-	s.StringVar(&c.Scheduler, "ipvs-scheduler", "", "`scheduler` of the mode ipvs")
-	s.StringSliceVar(&c.ExcludeCIDRs, "ipvs-exclude-cidrs", nil, "`CIDRs` of virtual servers to leave alone in the mode ipvs")
-	s.BoolVar(&c.StrictARP, "ipvs-strict-arp", false, "set arp_ignore and arp_announce in the mode ipvs")
-	s.DurationVar(&c.TCPTimeout.Duration, "ipvs-tcp-timeout", 0, "how long an idle TCP connection stays in the mode ipvs; 0 leaves it as it is")
-	s.DurationVar(&c.TCPFinTimeout.Duration, "ipvs-tcpfin-timeout", 0, "how long a TCP connection stays after FIN in the mode ipvs; 0 leaves it as it is")
-	s.DurationVar(&c.UDPTimeout.Duration, "ipvs-udp-timeout", 0, "how long an idle UDP flow stays in the mode ipvs; 0 leaves it as it is")
+	s.StringVar(&c.Scheduler, "ipvs-scheduler", "", "`scheduler` of Services that name none, in the mode ipvs (default rr)")
+	s.StringSliceVar(&c.ExcludeCIDRs, "ipvs-exclude-cidrs", nil, "`CIDRs` of virtual servers of IPVS to leave alone; nftables serves cluster IPs in them")
+	s.BoolVar(&c.StrictARP, "ipvs-strict-arp", false, "set arp_ignore and arp_announce when IPVS is used")
+	s.DurationVar(&c.TCPTimeout.Duration, "ipvs-tcp-timeout", 0, "how long an idle TCP connection stays in IPVS; 0 leaves it as it is")
+	s.DurationVar(&c.TCPFinTimeout.Duration, "ipvs-tcpfin-timeout", 0, "how long a TCP connection stays in IPVS after FIN; 0 leaves it as it is")
+	s.DurationVar(&c.UDPTimeout.Duration, "ipvs-udp-timeout", 0, "how long an idle UDP flow stays in IPVS; 0 leaves it as it is")
 	s.DurationVar(&c.SyncPeriod.Duration, "ipvs-sync-period", c.SyncPeriod.Duration, noEffect)
 	s.DurationVar(&c.MinSyncPeriod.Duration, "ipvs-min-sync-period", 0, noEffect)
 }

@@ -4,6 +4,7 @@
 package options
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -16,7 +17,8 @@ import (
 	proxyconfig "k8s.io/kube-proxy/config/v1alpha1"
 )
 
-// The modes of kube-proxy. All of them mean nftables here.
+// The modes of kube-proxy. All of them mean nftables here, but that in the mode ipvs the Services that name
+// no scheduler get that of the configuration.
 const (
 	ModeDefault  proxyconfig.ProxyMode = ""
 	ModeIPTables proxyconfig.ProxyMode = "iptables"
@@ -148,6 +150,29 @@ func (o *Options) Field(field string) string {
 		return "--" + flag
 	}
 	return field
+}
+
+// defaultScheduler is that of kube-proxy's mode ipvs.
+const defaultScheduler = "rr"
+
+// Scheduler returns the scheduler of IPVS for Services that name none; empty if nftables serves them.
+func (o *Options) Scheduler() string {
+	if o.Config.Mode != ModeIPVS {
+		return ""
+	}
+	return cmp.Or(o.Config.IPVS.Scheduler, defaultScheduler)
+}
+
+// ExcludeCIDRs returns the ranges of virtual servers to leave alone. What makes no sense is left out: it was
+// refused by Complete.
+func (o *Options) ExcludeCIDRs() []netip.Prefix {
+	var out []netip.Prefix
+	for _, w := range o.Config.IPVS.ExcludeCIDRs {
+		if p, err := netip.ParsePrefix(w); err == nil {
+			out = append(out, p.Masked())
+		}
+	}
+	return out
 }
 
 // MasqueradeAll reports whether the section of the mode asks to masquerade everything.

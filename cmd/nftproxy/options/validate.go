@@ -38,10 +38,8 @@ func (o *Options) validate() []error {
 	}
 	v.periods("iptables", c.IPTables.SyncPeriod.Duration, c.IPTables.MinSyncPeriod.Duration)
 	inRange(v, "iptables.masqueradeBit", *c.IPTables.MasqueradeBit, 0, 31)
-	switch c.Mode {
-	case ModeIPVS:
-		v.ipvs(&c.IPVS)
-	case ModeNFTables:
+	v.ipvs(&c.IPVS, c.Mode == ModeIPVS)
+	if c.Mode == ModeNFTables {
 		v.periods("nftables", c.NFTables.SyncPeriod.Duration, c.NFTables.MinSyncPeriod.Duration)
 		inRange(v, "nftables.masqueradeBit", *c.NFTables.MasqueradeBit, 0, 31)
 	}
@@ -74,9 +72,12 @@ func (v *validation) periods(section string, sync, minSync time.Duration) {
 	}
 }
 
-// ipvs checks the section of the mode ipvs.
-func (v *validation) ipvs(c *proxyconfig.KubeProxyIPVSConfiguration) {
-	v.periods("ipvs", c.SyncPeriod.Duration, c.MinSyncPeriod.Duration)
+// ipvs checks the section about IPVS, which any Service may ask for, and of the mode ipvs what has no effect
+// here.
+func (v *validation) ipvs(c *proxyconfig.KubeProxyIPVSConfiguration, mode bool) {
+	if mode {
+		v.periods("ipvs", c.SyncPeriod.Duration, c.MinSyncPeriod.Duration)
+	}
 	inRange(v, "ipvs.tcpTimeout", c.TCPTimeout.Duration, 0, math.MaxInt64)
 	inRange(v, "ipvs.tcpFinTimeout", c.TCPFinTimeout.Duration, 0, math.MaxInt64)
 	inRange(v, "ipvs.udpTimeout", c.UDPTimeout.Duration, 0, math.MaxInt64)

@@ -28,9 +28,6 @@ func (o *Options) warn() {
 		}
 	}
 	o.list("feature gates without a meaning here: ", gates)
-	if o.Config.Mode == ModeIPVS {
-		o.Warnings = append(o.Warnings, o.Field("mode")+": ipvs: Services are served by nftables for now; the ipvs settings have no effect")
-	}
 }
 
 // list adds a warning about names, if there are any.
@@ -77,12 +74,8 @@ func (o *Options) withoutEffect() []string {
 	note("ipvs.syncPeriod", c.IPVS.SyncPeriod != def.IPVS.SyncPeriod)
 	note("ipvs.minSyncPeriod", c.IPVS.MinSyncPeriod != def.IPVS.MinSyncPeriod)
 	if c.Mode != ModeIPVS {
+		// The rest of the section counts for Services that ask for a scheduler by themselves.
 		note("ipvs.scheduler", c.IPVS.Scheduler != "")
-		note("ipvs.excludeCIDRs", len(c.IPVS.ExcludeCIDRs) > 0)
-		note("ipvs.strictARP", c.IPVS.StrictARP)
-		note("ipvs.tcpTimeout", c.IPVS.TCPTimeout.Duration != 0)
-		note("ipvs.tcpFinTimeout", c.IPVS.TCPFinTimeout.Duration != 0)
-		note("ipvs.udpTimeout", c.IPVS.UDPTimeout.Duration != 0)
 	}
 	note("configSyncPeriod", c.ConfigSyncPeriod != def.ConfigSyncPeriod)
 	note("logging.flushFrequency", c.Logging.FlushFrequency.Duration != def.Logging.FlushFrequency.Duration)
