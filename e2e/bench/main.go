@@ -60,10 +60,10 @@ func exit(err error) {
 // A config is what the flags say.
 type config struct {
 	bench
-	root, tools, binary    string
-	peer, quick, only      bool
-	write                  bool
-	peerLimit, limit, hour time.Duration
+	root, tools, binary     string
+	peer, quick, only       bool
+	write                   bool
+	firstLimit, limit, hour time.Duration
 }
 
 // parse reads the flags.
@@ -76,7 +76,7 @@ func parse(args []string, talk io.Writer) (*config, error) {
 	f.StringVar(&c.mode, "mode", modeNFTables, "`mode` of both programs: nftables or ipvs")
 	f.BoolVar(&c.peer, "peer", true, "measure kube-proxy, too")
 	f.IntVar(&c.skipPeer, "peer-skip", 0, "leave kube-proxy out above a `number` of Services")
-	f.DurationVar(&c.peerLimit, "peer-limit", 10*time.Minute, "how long kube-proxy's first sync may take")
+	f.DurationVar(&c.firstLimit, "peer-limit", 10*time.Minute, "how long a first sync may take, kube-proxy's above all; longer ones are 'not done'")
 	f.DurationVar(&c.limit, "limit", 4*time.Hour, "how long all may take")
 	f.IntVar(&c.repeat, "n", 200, "how often to make one change")
 	f.DurationVar(&c.rowTime, "row", time.Minute, "how long to make one change after another at most")
@@ -91,10 +91,10 @@ func parse(args []string, talk io.Writer) (*config, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	c.least, c.many, c.rounds, c.roundTime = 3, 1000, 8, time.Second
+	c.least, c.many, c.rounds, c.roundTime, c.look = 3, 1000, 8, time.Second, 250*time.Millisecond
 	if c.quick {
 		*sizes, c.skipPeer, c.repeat, c.least, c.many = "100,200", 100, min(c.repeat, 2), 2, 100
-		c.rounds, c.roundTime, c.rowTime = 1, 100*time.Millisecond, 5*time.Second
+		c.rounds, c.roundTime, c.rowTime, c.look = 1, 100*time.Millisecond, 5*time.Second, 50*time.Millisecond
 	}
 	if c.mode != modeNFTables && c.mode != modeIPVS {
 		return nil, fmt.Errorf("-mode %s: it is %s or %s", c.mode, modeNFTables, modeIPVS)
@@ -155,7 +155,7 @@ func (c *config) prepare() (err error) {
 		}
 	}
 	if !c.only {
-		c.programs = append(c.programs, ours(c.binary, c.mode, c.profiles != "" || c.hour > 0))
+		c.programs = append(c.programs, ours(c.binary, c.mode, c.firstLimit, c.profiles != "" || c.hour > 0))
 	}
 	if !c.peer {
 		return nil
@@ -169,6 +169,6 @@ func (c *config) prepare() (err error) {
 			return err
 		}
 	}
-	c.programs = append(c.programs, peer(c.tools, c.mode, c.peerLimit))
+	c.programs = append(c.programs, peer(c.tools, c.mode, c.firstLimit))
 	return nil
 }

@@ -71,6 +71,7 @@ func (b *bench) measure(ctx context.Context, p *program, n *node, c *cluster) (_
 	if err := r.first(ctx); err != nil {
 		if ctx.Err() == nil && errors.Is(err, context.DeadlineExceeded) {
 			r.result.Skipped = "not done after " + p.limit.String()
+			r.say("%s; its log ends: %s", r.result.Skipped, r.process.tail())
 			return r.result, nil
 		}
 		return nil, err
@@ -95,7 +96,7 @@ func (r *run) say(format string, args ...any) {
 
 // start starts the program.
 func (r *run) start() (err error) {
-	r.process, err = start(r.program, r.node, r.dir)
+	r.process, err = start(r.program, r.node, r.dir, r.bench.look)
 	return err
 }
 

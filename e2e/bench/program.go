@@ -28,14 +28,14 @@ type program struct {
 	// slow says that it waits, for less than pause, between two syncs, so that the pause must begin when
 	// it is at rest.
 	slow bool
-	// limit is how long its first sync may take.
+	// limit is how long its first sync and what a change leads to may take.
 	limit time.Duration
 }
 
 // ours returns nftproxy, as a binary.
-func ours(bin, mode string, profiling bool) *program {
+func ours(bin, mode string, limit time.Duration, profiling bool) *program {
 	return &program{
-		name: "nftproxy", table: "nftproxy", set: "services", pause: 20 * time.Millisecond, limit: 10 * time.Minute,
+		name: "nftproxy", table: "nftproxy", set: "services", pause: 20 * time.Millisecond, limit: limit,
 		version: versionOf(bin, "version"),
 		command: func(dir string) (*exec.Cmd, error) {
 			kubeconfig, err := writeKubeconfig(dir)
@@ -112,15 +112,17 @@ type process struct {
 	log     *netns.Buffer
 	done    chan struct{} // closed when it has ended
 	started time.Time
+	// look is how long it must do next to nothing to be at rest.
+	look time.Duration
 }
 
-// start starts a program on a node.
-func start(p *program, n *node, dir string) (*process, error) {
+// start starts a program on a node. It is at rest when it does next to nothing for the time look.
+func start(p *program, n *node, dir string, look time.Duration) (*process, error) {
 	cmd, err := p.command(dir)
 	if err != nil {
 		return nil, err
 	}
-	r := &process{name: p.name, cmd: cmd, log: &netns.Buffer{}, done: make(chan struct{})}
+	r := &process{name: p.name, cmd: cmd, log: &netns.Buffer{}, done: make(chan struct{}), look: look}
 	cmd.Stdout, cmd.Stderr = r.log, r.log
 	cmd.SysProcAttr = &unix.SysProcAttr{Setpgid: true} // an interrupt is for us
 	r.started = time.Now()
@@ -163,20 +165,24 @@ func (r *process) stop() {
 func (r *process) ended() error {
 	select {
 	case <-r.done:
-		log := r.log.String()
-		return errors.New(r.name + " ended: " + log[max(0, len(log)-3000):])
+		return errors.New(r.name + " ended: " + r.tail())
 	default:
 		return nil
 	}
 }
 
+// tail returns the end of its log.
+func (r *process) tail() string {
+	log := r.log.String()
+	return log[max(0, len(log)-3000):]
+}
+
 // quiet waits until it does next to nothing, at most for a time.
 func (r *process) quiet(most time.Duration) {
-	const look, next = 250 * time.Millisecond, 5 * time.Millisecond
 	for deadline, last := time.Now().Add(most), r.cpu(); time.Now().Before(deadline); {
-		time.Sleep(look)
+		time.Sleep(r.look)
 		now := r.cpu()
-		if now-last < next && len(see.Children(r.cmd.Process.Pid)) == 0 {
+		if now-last < r.look/50 && len(see.Children(r.cmd.Process.Pid)) == 0 {
 			return
 		}
 		last = now

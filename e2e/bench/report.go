@@ -106,7 +106,7 @@ func megabytes(list ...int64) string {
 	return strings.Join(words, " / ") + " MiB"
 }
 
-// table returns results as a table: its head, and its rows.
+// table returns results as a table: its head, and the rows in which something was measured.
 func table(results []*Result) [][]string {
 	head := []string{""}
 	for _, r := range results {
@@ -114,18 +114,20 @@ func table(results []*Result) [][]string {
 	}
 	rows := [][]string{head}
 	for i, l := range lines() {
-		row := []string{l.what}
+		row, some := []string{l.what}, false
 		for _, r := range results {
+			cell := ""
 			switch {
 			case r.Skipped == "":
-				row = append(row, l.cell(r))
+				cell = l.cell(r)
 			case i == 0:
-				row = append(row, r.Skipped)
-			default:
-				row = append(row, "")
+				cell = r.Skipped
 			}
+			row, some = append(row, cell), some || cell != "" && cell != "-"
 		}
-		rows = append(rows, row)
+		if some {
+			rows = append(rows, row)
+		}
 	}
 	return rows
 }
