@@ -36,6 +36,9 @@ type Op struct {
 	// is an error (EEXIST), adding an equal one is not, deleting one that is not there is
 	// (ENOENT).
 	Element *Element
+	// Cut says that what was done up to here can stand by itself: a long transaction may be cut
+	// before this step. See [Cut].
+	Cut bool
 }
 
 // A Tx is a transaction: all of its steps happen at once, or none. It may be iterated over more than

@@ -92,22 +92,51 @@ func (e *Engine) bring(tables []nft.Table, compiled *plan.State, changes []plan.
 			continue
 		}
 		p := e.plan(tables, want)
-		steps := 0
-		if !p.Tx.Empty() {
-			err := e.kernel.Commit(counted(p.Tx, &steps))
-			if err != nil && e.refuse(want, err, now) {
-				changes = e.servers.compare(last, compiled.Without(e.withheld(now)))
-				continue
+		steps, pieces, err := e.commit(p)
+		if err != nil && e.refuse(want, err, now) {
+			if pieces > 0 {
+				// It holds neither what it did nor what it should.
+				if tables, err = e.kernel.Load(plan.TableName); err != nil {
+					return steps, fmt.Errorf("read the ruleset: %w", err)
+				}
+				e.have = nil
 			}
-			if err != nil {
-				return steps, fmt.Errorf("commit %d steps: %w", steps, err)
-			}
+			changes = e.servers.compare(last, compiled.Without(e.withheld(now)))
+			continue
+		}
+		if err != nil {
+			return steps, fmt.Errorf("commit %d steps: %w", steps, err)
 		}
 		e.have = want
 		e.accept(now)
 		e.noteUnused(p.Later)
 		return steps, nil
 	}
+}
+
+// pieceSteps is the number of steps from which on a transaction is cut. As many elements take the
+// kernel 60 to 150 ms, in which it serves nobody else's transactions.
+const pieceSteps = 20_000
+
+// commit does the transaction of a plan, a long one in pieces, and returns the number of its steps and
+// of the pieces that were done.
+func (e *Engine) commit(p plan.Plan) (steps, pieces int, err error) {
+	if !p.Long {
+		if !p.Tx.Empty() {
+			err = e.kernel.Commit(counted(p.Tx, &steps))
+		}
+		return steps, 0, err
+	}
+	for piece := range nft.Cut(p.Tx, pieceSteps) {
+		n := 0
+		err := e.kernel.Commit(counted(piece, &n))
+		steps += n
+		if err != nil {
+			return steps, pieces, err
+		}
+		pieces++
+	}
+	return steps, pieces, nil
 }
 
 // plan returns what turns what the kernel holds into want.

@@ -411,3 +411,68 @@ func TestFound(t *testing.T) {
 		}
 	})
 }
+
+// manyServices returns Services with 10 endpoints each.
+func manyServices(n int) model.Snapshot {
+	var m model.Map[model.Name, *model.Service]
+	e := m.Edit()
+	for i := range n {
+		s := &model.Service{
+			Name:       model.Name{Namespace: "default", Name: fmt.Sprintf("service-%d", i)},
+			ClusterIPs: []netip.Addr{netip.AddrFrom4([4]byte{10, 96, byte(i >> 8), byte(i)})},
+			Ports:      []model.Port{{Name: "http", Protocol: model.TCP, Port: 80}},
+		}
+		for j := range 10 {
+			s.Ports[0].Endpoints = append(s.Ports[0].Endpoints, model.Endpoint{
+				Addr: netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(i >> 8), byte(i), byte(j)}), 8080), Ready: true, Serving: true,
+			})
+		}
+		e.Set(s.Name, s)
+	}
+	return model.Snapshot{Services: e.Map(), Node: &model.Node{Name: "here"}}
+}
+
+// TestEngineLongLoad loads so much that it takes several transactions, of which a later one fails, or is
+// refused an element: what is there stays, and the rest follows.
+func TestEngineLongLoad(t *testing.T) {
+	const services, refused = 4000, "10.96.15.150 . tcp . 80" // service-3990
+	tests := []struct {
+		name  string
+		err   error
+		early int // elements of services right after
+	}{
+		{"without a fault", nil, services},
+		{"no memory", unix.ENOMEM, 1},
+		{"an element is refused", unix.EEXIST, services - 1},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := &fake.Kernel{}
+				var fail atomic.Bool
+				fail.Store(tt.err != nil)
+				k.Fail = func(op nft.Op) error {
+					if fail.Load() && op.Element != nil && op.Set.Name == "services" && strings.Contains(op.String(), refused) {
+						return tt.err
+					}
+					return nil
+				}
+				_, snapshots := start(t, k)
+				snapshots <- manyServices(services)
+				synctest.Wait()
+				if got := held(t, k); got < tt.early || got > services {
+					t.Errorf("%d Services at first; want %d at least", got, tt.early)
+				}
+				if got := k.Stats().Commits; got < 2 {
+					t.Errorf("%d transactions; want several", got)
+				}
+				fail.Store(false)
+				time.Sleep(2 * time.Second)
+				synctest.Wait()
+				if got := held(t, k); got != services {
+					t.Errorf("%d Services in the end; want %d", got, services)
+				}
+			})
+		})
+	}
+}

@@ -18,6 +18,8 @@ type Plan struct {
 	// to it, and they go in a transaction before it: before Linux 6.2 the kernel still counts the
 	// reference of a deleted element for a moment.
 	Later nft.Tx
+	// Long says that Tx may have very many steps, and says where it may be cut.
+	Long bool
 }
 
 // Empty reports whether there is nothing to do.
@@ -28,13 +30,21 @@ func (p Plan) Empty() bool { return p.Tx.Empty() && p.Later.Empty() }
 func Diff(have, want *State) Plan {
 	changed := changedKeys(have, want)
 	return Plan{
+		Long: len(changed) > longChange,
 		Tx: func(yield func(nft.Op) bool) {
 			o := &ops{yield: yield}
 			for i, frame := range want.frames {
 				o.frame(have.frames[i], frame)
 				o.newBalancers(frame, have, want)
 			}
-			o.changedElements(want, changed)
+			if len(changed) <= longChange {
+				o.changedElements(want, changed)
+				return
+			}
+			for service := range byService(changed) {
+				o.cut = true
+				o.changedElements(want, service)
+			}
 		},
 		Later: func(yield func(nft.Op) bool) {
 			o := &ops{yield: yield}
@@ -63,6 +73,8 @@ func Comparable(have, want *State) bool {
 type ops struct {
 	yield func(nft.Op) bool
 	done  bool
+	// cut says that a transaction may be cut before the next step.
+	cut bool
 }
 
 // op yields one step.
@@ -70,7 +82,8 @@ func (o *ops) op(op nft.Op) {
 	if o.done {
 		return
 	}
-	op.Name = TableName
+	op.Name, op.Cut = TableName, o.cut
+	o.cut = false
 	o.done = !o.yield(op)
 }
 

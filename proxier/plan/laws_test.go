@@ -246,3 +246,106 @@ func TestUnusedChains(t *testing.T) {
 		}
 	})
 }
+
+// TestLawCut does the plans of a walk in pieces, down to the smallest: after each the
+// ruleset is closed, and a Service that anything leads to is there with all that it was or will be.
+func TestLawCut(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		k := &fake.Kernel{}
+		have := Compile(walkConfig(), snapshotOf(), nil)
+		for _, snapshot := range randomWalk(t) {
+			tables := load(t, k)
+			want := Compile(walkConfig(), snapshot, Recall(tables))
+			old, now := whole(have), whole(want)
+			steps := rapid.IntRange(1, 30).Draw(t, "steps of a piece")
+			for piece := range nft.Cut(DiffTables(tables, want).Tx, steps) {
+				if err := k.Commit(piece); err != nil {
+					t.Fatalf("commit: %v\n%s", err, piece)
+				}
+				between := load(t, k)
+				if err := nft.Check(between); err != nil {
+					t.Fatalf("after a piece: %v\n%s", err, piece)
+				}
+				halfMade(t, between, old, now)
+			}
+			if diff := cmp.Diff(text(want.Tables()), text(load(t, k))); diff != "" {
+				// Chains that nothing uses are still there.
+				commit(t, k, Plan{Later: DiffTables(load(t, k), want).Later})
+			}
+			if diff := cmp.Diff(text(want.Tables()), text(load(t, k))); diff != "" {
+				t.Fatalf("the kernel (-want +got):\n%s", diff)
+			}
+			have = want
+		}
+	})
+}
+
+// A wholeService are the elements of a Service port's front ends in one family: for each that packets meet
+// first, all of the Service's.
+type wholeService map[string][]string
+
+// whole returns for each element that leads somewhere what must be there with it.
+func whole(s *State) wholeService {
+	w := wholeService{}
+	for _, f := range nft.Families() {
+		for service := range s.services(f) {
+			var all []string
+			for _, p := range service {
+				for _, e := range p.entries {
+					all = append(all, elementLine(f, &e))
+				}
+			}
+			for _, p := range service {
+				for _, e := range p.entries {
+					if leads(e.set) {
+						w[elementLine(f, &e)] = all
+					}
+				}
+			}
+		}
+	}
+	return w
+}
+
+// elementLine returns an element as a string.
+func elementLine(f nft.Family, e *entry) string {
+	return fmt.Sprintf("%s %s %x %x %x %s %s", f, e.set, e.element.Key.Bytes(), e.element.End.Bytes(), e.element.Data.Bytes(), e.element.Verdict, e.element.Comment)
+}
+
+// halfMade fails if something leads to a Service of which neither all that was nor all that will be is
+// there. A Service that was and is going may miss front ends, but not what one leads to.
+func halfMade(t *rapid.T, tables []nft.Table, old, now wholeService) {
+	t.Helper()
+	there := map[string]bool{}
+	taken := map[string]bool{} // by another Service, or in another way
+	var leading []string
+	for i := range tables {
+		for set, elements := range tables[i].Elements {
+			for j := range elements {
+				line := elementLine(tables[i].Family, &entry{set, elements[j]})
+				there[line] = true
+				taken[strings.Join(strings.Fields(line)[:3], " ")] = true
+				if leads(set) {
+					leading = append(leading, line)
+				}
+			}
+		}
+	}
+	missing := func(all []string, front bool) string {
+		for _, line := range all {
+			f := strings.Fields(line)
+			if !there[line] && (front || !leads(f[1]) && !taken[strings.Join(f[:3], " ")]) {
+				return line
+			}
+		}
+		return ""
+	}
+	for _, line := range leading {
+		was, isOld := old[line]
+		will, isNew := now[line]
+		if isNew && missing(will, true) == "" || isOld && missing(was, false) == "" {
+			continue
+		}
+		t.Fatalf("%s is there without %q (or %q)", line, missing(will, true), missing(was, false))
+	}
+}

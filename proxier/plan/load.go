@@ -2,13 +2,14 @@ package plan
 
 import (
 	"reflect"
+	"slices"
 
 	"github.com/nftproxy/nftproxy/nft"
 )
 
 // DiffTables returns the plan that turns what the kernel holds into want: at start, and whenever it
 // is not known what the kernel holds. Only what differs is touched. A table whose sets or hooks are
-// not ours, or of another version of ours, is made anew in the same transaction.
+// not ours, or of another version of ours, is made anew in the same transaction, which then cannot be cut.
 func DiffTables(have []nft.Table, want *State) Plan {
 	var parts []*tableDiff
 	var others []*nft.Table
@@ -21,6 +22,7 @@ func DiffTables(have []nft.Table, want *State) Plan {
 		parts = append(parts, diffTable(find(have, frame.Family), frame, want))
 	}
 	return Plan{
+		Long: !slices.ContainsFunc(parts, func(d *tableDiff) bool { return d.stale != nil }),
 		Tx: func(yield func(nft.Op) bool) {
 			o := &ops{yield: yield}
 			for _, t := range others {
@@ -30,12 +32,14 @@ func DiffTables(have []nft.Table, want *State) Plan {
 				o.objects(d)
 			}
 			for _, d := range parts {
-				for i := range d.remove {
-					o.entry(nft.Delete, d.frame, &d.remove[i])
-				}
+				o.removals(d, d.early)
+			}
+			o.freshServices(parts, want)
+			for _, d := range parts {
+				o.changes(d)
 			}
 			for _, d := range parts {
-				o.additions(d, want)
+				o.removals(d, d.late)
 			}
 		},
 		Later: func(yield func(nft.Op) bool) {
@@ -79,8 +83,10 @@ type tableDiff struct {
 	chains, announced []nft.Chain
 	// unused are chains that nothing wants: emptied now, deleted later.
 	unused []nft.Chain
-	// add and remove are elements, of a table that is not fresh.
-	add, remove []entry
+	// Of a table that is not fresh, changed are the elements that come, or that others take the place
+	// of, Service by Service. early are front ends that go, late is what they led to.
+	changed     []change
+	early, late []entry
 }
 
 // diffTable compares a table of the kernel's, nil if there is none, with ours.
@@ -142,45 +148,6 @@ func compatible(have, frame *nft.Table) bool {
 	return true
 }
 
-// diffElements finds the elements to add and to remove.
-func (d *tableDiff) diffElements(have *nft.Table, want *State) {
-	had := map[string]map[nft.Value]*nft.Element{}
-	for i := range have.Sets {
-		elements := have.Elements[have.Sets[i].Name]
-		byKey := make(map[nft.Value]*nft.Element, len(elements))
-		for j := range elements {
-			byKey[elements[j].Key] = &elements[j]
-		}
-		had[have.Sets[i].Name] = byKey
-	}
-	keep := func(e *entry) {
-		if old := had[e.set][e.element.Key]; old != nil && *old == e.element {
-			delete(had[e.set], e.element.Key)
-			return
-		}
-		d.add = append(d.add, *e)
-	}
-	for set, elements := range d.frame.Elements {
-		for i := range elements {
-			keep(&entry{set, elements[i]})
-		}
-	}
-	for e := range want.entries(d.frame.Family) {
-		keep(e)
-	}
-	for i := range have.Sets {
-		set := &have.Sets[i]
-		if set.Dynamic {
-			continue
-		}
-		for j := range have.Elements[set.Name] {
-			if e := &have.Elements[set.Name][j]; had[set.Name][e.Key] == e {
-				d.remove = append(d.remove, entry{set.Name, *e})
-			}
-		}
-	}
-}
-
 // objects yields the table, sets and chains of a difference.
 func (o *ops) objects(d *tableDiff) {
 	f := d.frame.Family
@@ -202,29 +169,6 @@ func (o *ops) objects(d *tableDiff) {
 	}
 	for i := range d.unused {
 		o.op(nft.Op{Verb: nft.Add, Family: f, Chain: &d.unused[i]})
-	}
-}
-
-// additions yields the elements that come: those that were found or, for a fresh table, all, which
-// are not kept in memory.
-func (o *ops) additions(d *tableDiff, want *State) {
-	if !d.fresh {
-		for i := range d.add {
-			o.entry(nft.Add, d.frame, &d.add[i])
-		}
-		return
-	}
-	for i := range d.frame.Sets {
-		set := &d.frame.Sets[i]
-		for j := range d.frame.Elements[set.Name] {
-			o.op(nft.Op{Verb: nft.Add, Family: d.frame.Family, Set: set, Element: &d.frame.Elements[set.Name][j]})
-		}
-	}
-	for e := range want.entries(d.frame.Family) {
-		if o.done {
-			return
-		}
-		o.entry(nft.Add, d.frame, e)
 	}
 }
 
