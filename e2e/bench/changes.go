@@ -43,6 +43,10 @@ func (r *run) changes(ctx context.Context) error {
 			return step{[]apiserver.Change{change}, see.Target{Service: change.Service.ClusterIP, Endpoint: a}}
 		}},
 	}
+	// The first change after a start is not like the others: the kernel may load modules for it.
+	if _, err := r.do(ctx, ear, rows[0].next(0)); err != nil {
+		return fmt.Errorf("the first change: %w", err)
+	}
 	for _, row := range rows {
 		if *row.out, err = r.one(ctx, ear, row.what, r.program.pause, row.next); err != nil {
 			return fmt.Errorf("%s: %w", row.what, err)
