@@ -72,7 +72,7 @@ func TestScale(t *testing.T) {
 	before := r.generation(t)
 	begin := time.Now()
 	r.start(t, node)
-	r.settle(t)
+	r.waitStatus(t, "the first load", func(s status) bool { return s.Healthy && s.Services > scaleServices })
 	t.Logf("from the start to %d Services x %d endpoints served: %v", scaleServices, scaleEndpoints, time.Since(begin).Round(time.Millisecond))
 	// Of about 20,000 steps each: some 130,000 elements, and none of the transactions keeps others waiting.
 	if got := r.generation(t) - before; got < 2 || got > 10 {
