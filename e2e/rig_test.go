@@ -8,6 +8,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -55,6 +56,7 @@ type rig struct {
 	marker  int // the number of the marker that was written last
 	fresh   int // how many clients were used up by tests of affinity
 	scratch *netns.NetNS
+	port    atomic.Uint32 // see caller
 }
 
 // newRig makes a world for a test. The daemon does not run yet.
@@ -244,8 +246,8 @@ func (r *rig) nft(t *testing.T, args ...string) string {
 }
 
 // expires matches what is left of the lifetime of an element, which changes while we look, and the lifetime,
-// which kernels before 6.12 list for elements that a packet made but not for those that nft loads, if it
-// is that of the set.
+// which Linux 6.1 lists for elements that a packet made but not for those that nft loads, if it is that of the
+// set.
 var expires = regexp.MustCompile(`( timeout [0-9dhms]+)? expires [0-9dhms]+`)
 
 // checkListing lists the ruleset with nft, loads what it printed elsewhere and lists it again.

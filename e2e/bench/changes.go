@@ -43,10 +43,6 @@ func (r *run) changes(ctx context.Context) error {
 			return step{[]apiserver.Change{change}, see.Target{Service: change.Service.ClusterIP, Endpoint: a}}
 		}},
 	}
-	// The first change after a start is not like the others: the kernel may load modules for it.
-	if _, err := r.do(ctx, ear, rows[0].next(0)); err != nil {
-		return fmt.Errorf("the first change: %w", err)
-	}
 	for _, row := range rows {
 		if *row.out, err = r.one(ctx, ear, row.what, r.program.pause, row.next); err != nil {
 			return fmt.Errorf("%s: %w", row.what, err)
@@ -67,12 +63,12 @@ func (r *run) changes(ctx context.Context) error {
 // long as is to be.
 func (r *run) one(ctx context.Context, ear ear, what string, pause time.Duration, next func(i int) step) (Latency, error) {
 	var took []time.Duration
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	deadline, cpu, transactions := time.Now().Add(r.bench.rowTime), r.process.cpu(), ear.Transactions()
 	start := time.Now()
 	for i := 0; i < r.bench.repeat && (len(took) < r.bench.least || time.Now().Before(deadline)); i++ {
 		if r.program.slow {
-			r.process.quiet(ctx, restPatience)
+			r.process.quiet(restPatience)
 		}
 		if err := r.pause(ctx, pause); err != nil {
 			return Latency{}, err
@@ -84,7 +80,7 @@ func (r *run) one(ctx context.Context, ear ear, what string, pause time.Duration
 		took = append(took, d)
 	}
 	all := time.Since(start)
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	l := latency(took, r.process.cpu()-cpu)
 	l.All, l.Transactions = all, ear.Transactions()-transactions
 	r.say("%s, %d times: p50 %v, p99 %v, %v of CPU each", what, l.N, round(l.P50), round(l.P99), round(l.CPU))
@@ -157,7 +153,7 @@ func (r *run) burst(ctx context.Context, ear ear) (Latency, error) {
 		changes = append(changes, change)
 		targets = append(targets, see.Target{Service: change.Service.ClusterIP, Endpoint: a})
 	}
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	ear.Forget()
 	ear.Expect(targets...)
 	cpu, transactions := r.process.cpu(), ear.Transactions()
@@ -173,7 +169,7 @@ func (r *run) rolling(ctx context.Context, ear ear) (Latency, error) {
 	c := r.cluster
 	var written []int64
 	var targets []see.Target
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	ear.Forget()
 	cpu, transactions := r.process.cpu(), ear.Transactions()
 	ticks := time.NewTicker(rollingPace / 2)
@@ -214,7 +210,7 @@ func (r *run) finish(ctx context.Context, ear ear, what string, written []int64,
 	for i := range seen {
 		took[i], last = time.Duration(seen[i]-written[i]), max(last, seen[i])
 	}
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	l := latency(took, r.process.cpu()-cpu)
 	l.All, l.Transactions = time.Duration(last-written[0]), ear.Transactions()-transactions
 	r.say("%s of %d: %v in all, p50 %v, %d transactions, %v of CPU each", what, l.N, round(l.All), round(l.P50), l.Transactions, round(l.CPU))

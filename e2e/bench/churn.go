@@ -103,7 +103,7 @@ func (r *run) churnFor(ctx context.Context, long time.Duration, out io.Writer) e
 			fmt.Fprintf(out, "after %v, %d changes: resident %.1f MiB\n", time.Since(start).Round(time.Second), made, mib(memory.Now))
 		}
 	}
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	return nil
 }
 

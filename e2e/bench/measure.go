@@ -117,7 +117,7 @@ func (r *run) first(ctx context.Context) error {
 		return err
 	}
 	r.result.First = time.Since(r.process.started)
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	r.result.FirstCPU = r.process.cpu()
 	after, err := settledKernelMemory()
 	r.result.Kernel = after - before
@@ -223,7 +223,7 @@ func (r *run) restart(ctx context.Context) error {
 		return err
 	}
 	r.result.Restart.Took = time.Since(r.process.started)
-	r.process.quiet(ctx, restPatience)
+	r.process.quiet(restPatience)
 	r.result.Restart.CPU = r.process.cpu()
 	client.stop()
 	r.result.Restart.Asked, r.result.Restart.Failed, r.result.Restart.Slowest = client.asked, client.failed, client.slowest

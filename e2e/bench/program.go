@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -179,13 +178,9 @@ func (r *process) tail() string {
 }
 
 // quiet waits until it does next to nothing, at most for a time.
-func (r *process) quiet(ctx context.Context, most time.Duration) {
+func (r *process) quiet(most time.Duration) {
 	for deadline, last := time.Now().Add(most), r.cpu(); time.Now().Before(deadline); {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(r.look):
-		}
+		time.Sleep(r.look)
 		now := r.cpu()
 		if now-last < r.look/50 && len(see.Children(r.cmd.Process.Pid)) == 0 {
 			return

@@ -31,11 +31,10 @@ the real ones: the real one takes hours to create 50,000 Services.
 
 * First sync: from the start of the process until the kernel holds the front end of every Service, asked for every 2 ms.
 * One change: from the moment before the API server writes the event to the socket until the kernel's notification of
-  the commit arrives, which the kernel sends after it. One change at a time, each after the one before was done, the
-  first after the start not counted, and for kube-proxy after its minSyncPeriod of 1 s was over, so that it does not
-  count. A Service that is added is there when its endpoints are; it comes with two events, and where kube-proxy syncs
-  after the first it waits 1 s for the second. At p99 of fewer than 100 times stands the largest. CPU is what the
-  program used, with the programs that it ran, until it was at rest.
+  the commit arrives, which the kernel sends after it. One change at a time, each after the one before was done, and for
+  kube-proxy after its minSyncPeriod of 1 s was over, so that it does not count. A Service that is added is there when its
+  endpoints are; it comes with two events, and where kube-proxy syncs after the first it waits 1 s for the second. At p99 of fewer than 100 times stands the
+  largest. CPU is what the program used, with the programs that it ran, until it was at rest.
 * Burst: changes of 1,000 Services written at once. Rolling update: 1,000 endpoints are added, and each time an old
   one is removed, 100 in a second.
 * Restart: the program ends, a Service comes, the program starts; until the kernel holds that Service. Meanwhile a

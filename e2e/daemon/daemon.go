@@ -37,6 +37,8 @@ type Config struct {
 	NodeName string
 	// Flags are further flags of "nftproxy run" that concern the ruleset.
 	Flags []string
+	// RunFlags are further flags that only "nftproxy run" has.
+	RunFlags []string
 	// Log receives what the daemon says as well; nil for nobody.
 	Log io.Writer
 }
@@ -66,7 +68,7 @@ type Daemon struct {
 // Start runs the daemon in a namespace.
 func Start(ns *netns.NetNS, cfg Config) (*Daemon, error) {
 	d := &Daemon{Config: cfg, ns: ns, log: &netns.Buffer{}, done: make(chan struct{})}
-	d.cmd = cfg.Command("run", "--socket", cfg.Socket())
+	d.cmd = cfg.Command("run", append(cfg.RunFlags[:len(cfg.RunFlags):len(cfg.RunFlags)], "--socket", cfg.Socket())...)
 	d.cmd.Stdout, d.cmd.Stderr = d.log, d.log
 	if cfg.Log != nil {
 		w := io.MultiWriter(d.log, cfg.Log)

@@ -43,12 +43,13 @@ type World struct {
 	bridge  netlink.Link
 }
 
-// mute keeps a host from refusing connections: only the node may. A reset that refuses has the flag ACK; one
-// without it clears up what is left of an old connection with the same ports and must pass.
+// mute keeps a host from refusing connections: only the node may. A reset that refuses has the flag ACK and the
+// sequence number 0. One without the flag clears up what is left of an old connection with the same
+// ports, and one with another number ends a connection: those pass.
 const mute = `table inet mute {
 	chain output {
 		type filter hook output priority filter; policy accept;
-		tcp flags & (rst | ack) == (rst | ack) drop
+		tcp flags & (rst | ack) == (rst | ack) tcp sequence 0 drop
 		icmp type destination-unreachable drop
 		icmpv6 type destination-unreachable drop
 	}

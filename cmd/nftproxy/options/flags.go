@@ -20,6 +20,8 @@ func (o *Options) RegisterRules(s *pflag.FlagSet) {
 	s.StringSliceVar(&c.NodePortAddresses, "nodeport-addresses", nil, "where node ports are served: `primary`, all, or CIDRs of node addresses; commas between (default primary; all in the modes iptables and ipvs)")
 	s.BoolVar(&c.IPTables.MasqueradeAll, "masquerade-all", false, "masquerade everything sent to a cluster IP")
 	s.Int32Var(c.IPTables.MasqueradeBit, "iptables-masquerade-bit", *c.IPTables.MasqueradeBit, "`bit` of the packet mark that asks for masquerading, unless --proxy-mode is nftables")
+	s.StringVar(&c.IPVS.Scheduler, "ipvs-scheduler", "", "`scheduler` of Services that name none, in the mode ipvs (default rr)")
+	s.StringSliceVar(&c.IPVS.ExcludeCIDRs, "ipvs-exclude-cidrs", nil, "`CIDRs` of virtual servers of IPVS to leave alone; nftables serves cluster IPs in them")
 	s.StringVar(&c.BindAddress, "bind-address", c.BindAddress, "`address` to take for the node's own in its family; nothing is bound to it")
 	s.StringToStringVar(&o.raw.featureGates, "feature-gates", nil, "kube-proxy's feature `gates`; known: "+GateExternalIPs+"=true|false (default true)")
 }
@@ -71,11 +73,9 @@ func (o *Options) registerConntrack(s *pflag.FlagSet) {
 	s.DurationVar(&c.UDPStreamTimeout.Duration, "conntrack-udp-timeout-stream", 0, "how long a UDP flow with answers is tracked; 0 leaves it as it is")
 }
 
-// registerIPVS adds the flags of the mode ipvs.
+// registerIPVS adds the flags about IPVS that the virtual servers do not depend on.
 func (o *Options) registerIPVS(s *pflag.FlagSet) {
 	c := &o.Config.IPVS
-	s.StringVar(&c.Scheduler, "ipvs-scheduler", "", "`scheduler` of Services that name none, in the mode ipvs (default rr)")
-	s.StringSliceVar(&c.ExcludeCIDRs, "ipvs-exclude-cidrs", nil, "`CIDRs` of virtual servers of IPVS to leave alone; nftables serves cluster IPs in them")
 	s.BoolVar(&c.StrictARP, "ipvs-strict-arp", false, "set arp_ignore and arp_announce when IPVS is used")
 	s.DurationVar(&c.TCPTimeout.Duration, "ipvs-tcp-timeout", 0, "how long an idle TCP connection stays in IPVS; 0 leaves it as it is")
 	s.DurationVar(&c.TCPFinTimeout.Duration, "ipvs-tcpfin-timeout", 0, "how long a TCP connection stays in IPVS after FIN; 0 leaves it as it is")
