@@ -34,9 +34,13 @@ VM_PACKAGES ?= ./e2e/vm ./proxier/ipvs/kernel
 VM_RUN      ?= .
 VM_FLAGS    ?=
 
+VM_E2E      ?= ^(TestSchedulers|TestHashSchedulers|TestMove|TestRemoved|TestServiceRemoved|TestDrainingUDP|TestPersistence|TestUnservedPort|TestIPv6)$$
+VM_TEST      = NFTPROXY_TEST=all go test -vet=off -count=1 -timeout 60m -exec '$(CURDIR)/bin/vm'
+
 .PHONY: test-vm
-test-vm: setup-test bin/vm ## run in a virtual machine what needs IPVS; VM_PACKAGES and VM_RUN choose, VM_FLAGS go to the tests
-	NFTPROXY_TEST=all go test -vet=off -count=1 -timeout 30m -exec '$(CURDIR)/bin/vm' -run '$(VM_RUN)' $(VM_PACKAGES) $(VM_FLAGS)
+test-vm: setup-test build bin/vm ## run in a virtual machine what needs IPVS (VM_PACKAGES, VM_RUN, VM_FLAGS, VM_E2E choose what)
+	$(VM_TEST) -run '$(VM_RUN)' $(VM_PACKAGES) $(VM_FLAGS)
+	$(VM_TEST) -run '$(VM_E2E)' ./e2e -nftproxy '$(CURDIR)/bin/nftproxy'
 
 .PHONY: bin/vm
 bin/vm:
