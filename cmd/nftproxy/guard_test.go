@@ -1,0 +1,198 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"testing"
+
+	"go.uber.org/zap"
+	v1 "k8s.io/api/core/v1"
+	discovery "k8s.io/api/discovery/v1"
+	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/kernel"
+	"github.com/nftproxy/nftproxy/proxier"
+	ipvsfake "github.com/nftproxy/nftproxy/proxier/ipvs/fake"
+	"github.com/nftproxy/nftproxy/proxier/model"
+	"github.com/nftproxy/nftproxy/proxier/plan"
+	"github.com/nftproxy/nftproxy/watch"
+	"github.com/nftproxy/nftproxy/watch/objects"
+)
+
+// A cost is what a change takes, on the way from the object of the API to the messages for the kernel.
+type cost struct {
+	allocs, bytes            uint64 // of the program
+	elements, messages, wire int    // of the kernel
+}
+
+// A countingKernel encodes what it is given and counts it.
+type countingKernel struct {
+	cost
+	done chan struct{}
+}
+
+func (k *countingKernel) Load(string) ([]nft.Table, error) { return nil, nil }
+
+func (k *countingKernel) Commit(tx nft.Tx) error {
+	batch, err := kernel.Encode(tx)
+	if err != nil {
+		return err
+	}
+	for range tx {
+		k.elements++
+	}
+	k.messages += batch.Stats().Messages
+	k.wire += batch.Stats().Bytes
+	return nil
+}
+
+// A guarded is a hub and an engine at work, with a source that the test plays.
+type guarded struct {
+	t      *testing.T
+	kernel *countingKernel
+	put    func(watch.Part)
+	part   watch.Part
+}
+
+func (g *guarded) String() string { return "test" }
+
+// Run hands over what the test says.
+func (g *guarded) Run(ctx context.Context, put func(watch.Part)) error {
+	g.put = put
+	close(g.kernel.done)
+	<-ctx.Done()
+	return nil
+}
+
+// service takes the event of a Service.
+func (g *guarded) service(i int) {
+	ip := fmt.Sprintf("10.96.%d.%d", i>>8, i&255)
+	s, _, ok := objects.FromService(&v1.Service{
+		ObjectMeta: meta.ObjectMeta{Namespace: "ns", Name: fmt.Sprintf("service-%d", i)},
+		Spec:       v1.ServiceSpec{ClusterIP: ip, ClusterIPs: []string{ip}, Ports: []v1.ServicePort{{Name: "http", Protocol: v1.ProtocolTCP, Port: 80}}},
+	})
+	if !ok {
+		g.t.Fatal("the Service is of no use")
+	}
+	e := g.part.Services.Edit()
+	e.Set(s.Model.Name, s)
+	g.part.Services = e.Map()
+}
+
+// slice takes the event of the slice of a Service with endpoints from a number on.
+func (g *guarded) slice(i, first, n int) {
+	name, protocol, port, ready := "http", v1.ProtocolTCP, int32(8080), true
+	s := &discovery.EndpointSlice{
+		ObjectMeta: meta.ObjectMeta{
+			Namespace: "ns", Name: fmt.Sprintf("service-%d-x", i),
+			Labels: map[string]string{discovery.LabelServiceName: fmt.Sprintf("service-%d", i)},
+		},
+		AddressType: discovery.AddressTypeIPv4,
+		Ports:       []discovery.EndpointPort{{Name: &name, Protocol: &protocol, Port: &port}},
+	}
+	for j := range n {
+		s.Endpoints = append(s.Endpoints, discovery.Endpoint{
+			Addresses:  []string{fmt.Sprintf("10.%d.%d.%d", first+j, i>>8, i&255)},
+			Conditions: discovery.EndpointConditions{Ready: &ready},
+		})
+	}
+	c, _, ok := objects.FromSlice(s)
+	if !ok {
+		g.t.Fatal("the slice is of no use")
+	}
+	e := g.part.Slices.Edit()
+	e.Set(c.Name, c)
+	g.part.Slices = e.Map()
+}
+
+// send hands over what is known, waits until it is programmed and returns what that cost.
+func (g *guarded) send(change func()) cost {
+	g.kernel.done, g.kernel.cost = make(chan struct{}), cost{}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	change()
+	g.put(g.part)
+	<-g.kernel.done
+	runtime.ReadMemStats(&after)
+	c := g.kernel.cost
+	c.allocs, c.bytes = after.Mallocs-before.Mallocs, after.TotalAlloc-before.TotalAlloc
+	return c
+}
+
+// guard starts a hub and an engine with n Services of 10 endpoints each.
+func guard(t *testing.T, n int) *guarded {
+	t.Helper()
+	k := &countingKernel{done: make(chan struct{})}
+	g := &guarded{t: t, kernel: k}
+	hub := watch.NewHub(watch.Config{NodeName: "here"}, g)
+	engine := proxier.New(plan.Config{MasqueradeBit: 14}, k, &ipvsfake.Kernel{Without: []string{""}}, zap.NewNop())
+	engine.Observe(func(s proxier.Sync) {
+		if s.Err != nil {
+			t.Errorf("sync: %v", s.Err)
+		}
+		close(k.done)
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 2)
+	go func() { ended <- hub.Run(ctx) }()
+	go func() { ended <- engine.Run(ctx, hub.Snapshots()) }()
+	t.Cleanup(func() {
+		cancel()
+		for range cap(ended) {
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	<-k.done
+	g.send(func() {
+		for i := range n {
+			g.service(i)
+			g.slice(i, 10, 10)
+		}
+		nodes := model.Map[string, *objects.Node]{}.Edit()
+		nodes.Set("here", &objects.Node{Model: model.Node{Name: "here", Known: true}})
+		g.part.Nodes = nodes.Map()
+	})
+	return g
+}
+
+// TestChangeCost counts what changes cost among few Services and among ten times as many, from the object of
+// the API to the messages for the kernel. It times nothing: it fails when somebody makes a change cost what
+// there is and not what changed.
+func TestChangeCost(t *testing.T) {
+	const few, many = 200, 2000
+	changes := []struct {
+		name     string
+		do       func(g *guarded)
+		elements int
+		messages int
+		wire     int
+	}{
+		{"an endpoint replaced", func(g *guarded) { g.slice(7, 11, 10) }, 2, 4, 400},
+		{"an endpoint added", func(g *guarded) { g.slice(8, 10, 11) }, 3, 5, 600},
+		{"a Service added", func(g *guarded) { g.service(40_000); g.slice(40_000, 10, 10) }, 12, 5, 1600},
+		{"an unserved Service added", func(g *guarded) { g.service(40_001) }, 2, 4, 500},
+	}
+	small, large := guard(t, few), guard(t, many)
+	for _, change := range changes {
+		t.Run(change.name, func(t *testing.T) {
+			a := small.send(func() { change.do(small) })
+			b := large.send(func() { change.do(large) })
+			t.Logf("%d Services: %+v; %d: %+v", few, a, many, b)
+			for _, c := range []cost{a, b} {
+				if c.elements != change.elements || c.messages > change.messages || c.wire > change.wire {
+					t.Errorf("%d steps, %d messages, %d bytes for the kernel; want %d, at most %d, %d",
+						c.elements, c.messages, c.wire, change.elements, change.messages, change.wire)
+				}
+			}
+			// The maps are trees: they are a little deeper.
+			if b.allocs > a.allocs+a.allocs/2+50 || b.bytes > a.bytes+a.bytes/2+20_000 {
+				t.Errorf("%d allocations of %d bytes among %d Services; %d of %d among %d: want about the same",
+					b.allocs, b.bytes, many, a.allocs, a.bytes, few)
+			}
+		})
+	}
+}
