@@ -166,21 +166,29 @@ func TestChangeCost(t *testing.T) {
 	const few, many = 200, 2000
 	changes := []struct {
 		name     string
-		do       func(g *guarded)
+		do       func(g *guarded, round int)
 		elements int
 		messages int
 		wire     int
 	}{
-		{"an endpoint replaced", func(g *guarded) { g.slice(7, 11, 10) }, 2, 4, 400},
-		{"an endpoint added", func(g *guarded) { g.slice(8, 10, 11) }, 3, 5, 600},
-		{"a Service added", func(g *guarded) { g.service(40_000); g.slice(40_000, 10, 10) }, 12, 5, 1600},
-		{"an unserved Service added", func(g *guarded) { g.service(40_001) }, 2, 4, 500},
+		{"an endpoint replaced", func(g *guarded, round int) { g.slice(7, 11+round, 10) }, 2, 4, 400},
+		{"an endpoint added", func(g *guarded, round int) { g.slice(8, 10, 11+round) }, 3, 5, 600},
+		{"a Service added", func(g *guarded, round int) { g.service(40_000 + round); g.slice(40_000+round, 10, 10) }, 12, 5, 1600},
+		{"an unserved Service added", func(g *guarded, round int) { g.service(41_000 + round) }, 2, 4, 500},
 	}
 	small, large := guard(t, few), guard(t, many)
 	for _, change := range changes {
 		t.Run(change.name, func(t *testing.T) {
-			a := small.send(func() { change.do(small) })
-			b := large.send(func() { change.do(large) })
+			// The least of some: what else runs allocates now and then, too.
+			least := func(g *guarded) cost {
+				c := g.send(func() { change.do(g, 0) })
+				for round := 1; round < 6; round++ {
+					again := g.send(func() { change.do(g, round) })
+					c.allocs, c.bytes = min(c.allocs, again.allocs), min(c.bytes, again.bytes)
+				}
+				return c
+			}
+			a, b := least(small), least(large)
 			t.Logf("%d Services: %+v; %d: %+v", few, a, many, b)
 			for _, c := range []cost{a, b} {
 				if c.elements != change.elements || c.messages > change.messages || c.wire > change.wire {
@@ -189,7 +197,7 @@ func TestChangeCost(t *testing.T) {
 				}
 			}
 			// The maps are trees: they are a little deeper.
-			if b.allocs > a.allocs+a.allocs/2+50 || b.bytes > a.bytes+a.bytes/2+20_000 {
+			if b.allocs > a.allocs+a.allocs/4+30 || b.bytes > a.bytes+a.bytes/4+10_000 {
 				t.Errorf("%d allocations of %d bytes among %d Services; %d of %d among %d: want about the same",
 					b.allocs, b.bytes, many, a.allocs, a.bytes, few)
 			}
