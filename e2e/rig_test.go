@@ -33,7 +33,7 @@ const controlPort = 7
 const markerDocs = `---
 apiVersion: v1
 kind: Service
-metadata: {name: marker-%[1]d, namespace: e2e}
+metadata: {name: marker-%[1]d, namespace: e2e, annotations: {nftproxy.io/scheduler: random}}
 spec: {clusterIP: %[2]s, ports: [{name: m, port: 7, protocol: TCP}]}
 ---
 apiVersion: discovery.k8s.io/v1

@@ -35,8 +35,8 @@ func (e *Engine) apply(now time.Time) (int, error) {
 	want, changes := e.compile(base, last, now, nil)
 	steps := 0
 	if moves := e.servers.rescheduled(changes, want); len(moves) > 0 {
-		aside, changes := e.compile(base, last, now, moves)
-		n, err := e.bring(tables, aside, changes, now)
+		aside, others := e.compile(base, last, now, moves)
+		n, err := e.bring(tables, aside, others, now)
 		if steps += n; err != nil {
 			return steps, err
 		}

@@ -341,6 +341,58 @@ func TestServersForeign(t *testing.T) {
 	})
 }
 
+// TestPreview asks what would be done before it is done, and after: nothing, though a destination waits for
+// its connections to end.
+func TestPreview(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		steps := func(s model.Snapshot) []string {
+			tables, err := n.Load(plan.TableName)
+			if err != nil {
+				t.Fatal(err)
+			}
+			state, ops, err := Preview(config, &n.servers, s, plan.Recall(tables))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var out []string
+			for op := range plan.DiffTables(tables, state).Tx {
+				if op.Element != nil && strings.HasPrefix(op.Set.Name, "ipvs-") {
+					out = append(out, op.Set.ElementString(op.Family, op.Element))
+				}
+			}
+			for _, op := range ops {
+				out = append(out, op.String())
+			}
+			return out
+		}
+		want := []string{
+			`10.96.0.1 . tcp . 80 comment "default/service-1:http"`, "add TCP 10.96.0.1:80 scheduler lc",
+			"add TCP 10.96.0.1:80 -> 10.1.1.0:8080 weight 1", "add address 10.96.0.1 to kube-ipvs0",
+		}
+		if diff := cmp.Diff(want, steps(asking("lc", 1, 1))); diff != "" {
+			t.Errorf("before (-want +got):\n%s", diff)
+		}
+		n.wantServers(t, "after a preview", "")
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("lc", 2, 1)
+		synctest.Wait()
+		n.servers.SetCounts(firstServer, secondDest, ipvs.Counts{Active: 1})
+		for _, endpoints := range []int{2, 1, 0} {
+			s := asking("lc", endpoints, 1)
+			if endpoints == 0 {
+				s = asking("lc", 0)
+			}
+			snapshots <- s
+			synctest.Wait()
+			after(2 * drainPeriod)
+			if got := steps(s); len(got) > 0 {
+				t.Errorf("with %d endpoints: steps %q; want none", endpoints, got)
+			}
+		}
+	})
+}
+
 // TestServersIdle restarts an engine, and hands it the same again: IPVS is told nothing.
 func TestServersIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -12,6 +12,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/kernel"
+	"github.com/nftproxy/nftproxy/proxier"
 	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	ipvskernel "github.com/nftproxy/nftproxy/proxier/ipvs/kernel"
 	"github.com/nftproxy/nftproxy/proxier/model"
@@ -63,7 +64,7 @@ func render(cfg config, stdout, stderr io.Writer) error {
 			return fmt.Errorf("write the ruleset: %w", err)
 		}
 	}
-	if err := writeSteps(out, serverSteps(ipvs.State{}, state)); err != nil {
+	if err := writeSteps(out, newServers(state)); err != nil {
 		return err
 	}
 	if err := out.Flush(); err != nil {
@@ -112,7 +113,9 @@ func diff(ctx context.Context, cfg config, stdout, stderr io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("read the ruleset: %w", err)
 	}
-	state, steps, err := diffServers(cfg, snapshot, plan.Recall(have))
+	servers := ipvsKernel(cfg)
+	defer servers.Close()
+	state, steps, err := proxier.Preview(cfg.Plan, servers, snapshot, plan.Recall(have))
 	if err != nil {
 		return err
 	}

@@ -1,16 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"maps"
 	"net/netip"
-	"slices"
 
 	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	ipvskernel "github.com/nftproxy/nftproxy/proxier/ipvs/kernel"
-	"github.com/nftproxy/nftproxy/proxier/model"
 	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
@@ -24,37 +21,14 @@ func ipvsKernel(cfg config) *ipvskernel.Kernel {
 	})
 }
 
-// diffServers compiles a snapshot for the schedulers that the kernel has, and returns the steps that the
-// virtual servers are away from it.
-func diffServers(cfg config, snapshot model.Snapshot, last *plan.State) (*plan.State, []ipvs.Op, error) {
-	kernel := ipvsKernel(cfg)
-	defer kernel.Close()
-	have, err := kernel.Load()
-	if err != nil {
-		return nil, nil, fmt.Errorf("read the virtual servers: %w", err)
-	}
-	asked := plan.Compile(cfg.Plan, snapshot, nil).Asked()
-	for _, name := range slices.Sorted(maps.Keys(asked)) {
-		if err := kernel.Supports(name); err == nil {
-			cfg.Plan.Schedulers = append(cfg.Plan.Schedulers, name)
-		} else if !errors.Is(err, ipvs.ErrUnsupported) {
-			return nil, nil, fmt.Errorf("ask for the scheduler %s: %w", name, err)
-		}
-	}
-	state := plan.Compile(cfg.Plan, snapshot, last)
-	return state, serverSteps(have, state), nil
-}
-
-// serverSteps returns the steps that make the virtual servers of a State of what there is. Servers at
-// addresses that are not on the device are somebody else's.
-func serverSteps(have ipvs.State, state *plan.State) []ipvs.Op {
+// newServers returns the steps that make the virtual servers of a State out of nothing.
+func newServers(state *plan.State) []ipvs.Op {
 	want := ipvs.State{Servers: maps.Collect(state.Servers()), Addresses: map[netip.Addr]bool{}}
 	for k := range want.Servers {
 		want.Addresses[k.Addr.Addr()] = true
 	}
-	maps.DeleteFunc(have.Servers, func(k ipvs.Key, _ *ipvs.Virtual) bool { return !have.Addresses[k.Addr.Addr()] })
-	before, after := ipvs.Diff(have, want)
-	return slices.Concat(before, after)
+	steps, _ := ipvs.Diff(ipvs.State{}, want)
+	return steps
 }
 
 // writeSteps writes steps of IPVS as comments of an nft script.
