@@ -14,6 +14,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/proxier/host"
 	"github.com/nftproxy/nftproxy/proxier/ipvs"
+	ipvskernel "github.com/nftproxy/nftproxy/proxier/ipvs/kernel"
 	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
@@ -103,9 +104,10 @@ func setHost(cfg config, log *zap.Logger) error {
 }
 
 // prepareIPVS has the kernel load IPVS with the default scheduler, and sets its sysctls: what --init-only is
-// for where the daemon itself may not. That the kernel has no IPVS is no error, since nftables takes over.
+// for where the daemon itself may not. Without a default scheduler it does so if IPVS is loaded. That the
+// kernel has no IPVS is no error, since nftables takes over.
 func prepareIPVS(cfg config, log *zap.Logger) error {
-	if cfg.Plan.Scheduler == "" {
+	if cfg.Plan.Scheduler == "" && !ipvskernel.Available() {
 		return nil
 	}
 	servers := ipvsKernel(cfg)
