@@ -15,6 +15,7 @@ import (
 	"github.com/nftproxy/nftproxy/cmd/nftproxy/options"
 	"github.com/nftproxy/nftproxy/nft/kernel"
 	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/proxier/plan"
 	"github.com/nftproxy/nftproxy/watch"
 )
 
@@ -86,7 +87,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 		}
 	}
 
-	conn, err := kernel.Dial(kernel.Config{})
+	conn, err := kernel.Dial(kernel.Config{Keys: plan.Keys})
 	if err != nil {
 		return fmt.Errorf("open nftables (this needs CAP_NET_ADMIN): %w", err)
 	}

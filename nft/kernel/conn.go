@@ -29,6 +29,8 @@ const (
 type Config struct {
 	// NetNS is a file descriptor of the network namespace, 0 for that of the calling thread.
 	NetNS int
+	// Keys makes Load fast where sets are large; nil for none.
+	Keys Keys
 }
 
 // Stats says how much there was to send.
@@ -56,6 +58,7 @@ type Conn struct {
 	batch Batch
 	in    []byte
 	last  Stats
+	keys  Keys
 	// gen is the generation that the ruleset has if nobody but us changed it since the last Load; 0
 	// before that.
 	gen uint32
@@ -71,7 +74,9 @@ func Dial(cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("connect to nf_tables: %w", err), nl.Close())
 	}
-	return newConn(s), nil
+	c := newConn(s)
+	c.keys = cfg.Keys
+	return c, nil
 }
 
 // newConn returns a Conn that uses a socket.

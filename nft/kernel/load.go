@@ -36,7 +36,7 @@ func (c *Conn) loadOnce(name string) ([]nft.Table, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := dump{conn: c, gen: uint16(gen), name: name}
+	d := dump{conn: c, gen: uint16(gen), name: name, counts: map[string]uint32{}}
 	var tables []nft.Table
 	for _, f := range nft.Families() {
 		t, ok, err := d.table(f)
@@ -99,6 +99,9 @@ type dump struct {
 	conn *Conn
 	gen  uint16 // the low bits of the generation, which is all that messages say
 	name string
+	// counts are the numbers of elements of the sets of the table that is read; none if the kernel does
+	// not tell.
+	counts map[string]uint32
 }
 
 // table returns the table of a family and whether it exists.
@@ -112,9 +115,11 @@ func (d *dump) table(f nft.Family) (t nft.Table, ok bool, err error) {
 	if err != nil || !ok {
 		return t, false, err
 	}
+	clear(d.counts)
 	err = d.list(unix.NFT_MSG_GETSET, f, appendString(nil, unix.NFTA_SET_TABLE, d.name), func(b []byte) {
 		if string(cString(find(b, unix.NFTA_SET_TABLE))) == d.name {
 			t.Sets = append(t.Sets, decodeSet(f, b))
+			d.counts[t.Sets[len(t.Sets)-1].Name] = number(find(b, attrSetCount))
 		}
 	})
 	if err != nil {
@@ -156,10 +161,16 @@ func (d *dump) elements(t *nft.Table, s *nft.Set) error {
 	if s.Dynamic {
 		return nil
 	}
+	if elements, all, err := d.byKey(t, s); err != nil {
+		return fmt.Errorf("elements of %s by key: %w", s.Name, err)
+	} else if all {
+		t.Elements[s.Name] = elements
+		return nil
+	}
 	request := appendString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, d.name)
 	request = appendString(request, unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	dec := elementDecoder{family: t.Family, set: s}
-	var elements []nft.Element
+	elements := make([]nft.Element, 0, d.counts[s.Name])
 	err := d.list(unix.NFT_MSG_GETSETELEM, t.Family, request, func(b []byte) {
 		elements = dec.decode(elements, b)
 	})
@@ -192,18 +203,26 @@ func repeats(elements []nft.Element) bool {
 // their generation; nothing else tells.
 func (d *dump) list(msg int, f nft.Family, request []byte, take func(attributes []byte)) error {
 	err := d.conn.ask(msg, unix.NLM_F_DUMP, protocol(f), request, func(m []byte) error {
-		if len(m) < headers {
-			return fmt.Errorf("a message of %d bytes", len(m))
-		}
-		flags := binary.NativeEndian.Uint16(m[6:])
-		if binary.BigEndian.Uint16(m[headers-2:]) != d.gen || flags&unix.NLM_F_DUMP_INTR != 0 {
-			return errTorn
+		if err := d.check(m); err != nil {
+			return err
 		}
 		take(m[headers:])
 		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("dump %s: %w", getNames(msg), err)
+	}
+	return nil
+}
+
+// check returns an error if a message is none about our generation.
+func (d *dump) check(m []byte) error {
+	if len(m) < headers {
+		return fmt.Errorf("a message of %d bytes", len(m))
+	}
+	flags := binary.NativeEndian.Uint16(m[6:])
+	if binary.BigEndian.Uint16(m[headers-2:]) != d.gen || flags&unix.NLM_F_DUMP_INTR != 0 {
+		return errTorn
 	}
 	return nil
 }
