@@ -224,7 +224,7 @@ func fallbackEvents(fallbacks []plan.Fallback) []events.Event {
 	for _, f := range fallbacks {
 		out = append(out, events.Event{
 			Service: f.Service, Warning: true, Reason: events.ReasonNoScheduler, Action: events.ActionProgram,
-			Note: "the kernel of this node does not have the IPVS scheduler " + f.Scheduler + ": nftables chooses the endpoints, " + f.Instead,
+			Note: "this node has no IPVS with the scheduler " + f.Scheduler + ": nftables chooses the endpoints, " + f.Instead,
 		})
 	}
 	return out
