@@ -131,6 +131,7 @@ func TestCaseTransitions(t *testing.T) {
 			r.place(t, c.Flows, c.Local, c.Remote)
 			r.apply(t, c.Manifests)
 			r.checkCase(t, c)
+			r.changes = true
 		})
 	}
 }

@@ -186,7 +186,7 @@ func (r *rig) applyUpdate(t *testing.T, docs string, port uint16) {
 	docs += fmt.Sprintf(`---
 apiVersion: v1
 kind: Service
-metadata: {name: updates, namespace: e2e}
+metadata: {name: updates, namespace: e2e, annotations: {nftproxy.io/scheduler: random}}
 spec: {clusterIP: %s, ports: [{name: m, port: %d, protocol: TCP}]}
 ---
 apiVersion: discovery.k8s.io/v1
