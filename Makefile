@@ -28,6 +28,7 @@ demo: setup ## show it: a small world of network namespaces, requests, changes; 
 test: setup-test lint ## run everything, from the linters to packets and a real control plane (root; the first run builds that, 15 minutes)
 	NFTPROXY_TEST=all CGO_ENABLED=1 go test -race -timeout 10m $$(go list ./... | grep -v '/e2e')
 	NFTPROXY_TEST=all go test -p 1 -timeout 60m ./e2e/...
+	$(MAKE) test-vm
 
 # What runs in a virtual machine with a kernel that has IPVS: packages, and the tests of them.
 VM_PACKAGES ?= ./e2e/vm ./proxier/ipvs/kernel
@@ -35,12 +36,15 @@ VM_RUN      ?= .
 VM_FLAGS    ?=
 
 VM_E2E      ?= ^(TestSchedulers|TestHashSchedulers|TestMove|TestRemoved|TestServiceRemoved|TestDrainingUDP|TestPersistence|TestUnservedPort|TestIPv6)$$
+# All flows again, with a scheduler on every Service.
+VM_FLOWS    ?= ^(TestCaseTransitions|TestScenarioPackets)$$
 VM_TEST      = NFTPROXY_TEST=all go test -vet=off -count=1 -timeout 60m -exec '$(CURDIR)/bin/vm'
 
 .PHONY: test-vm
-test-vm: setup-test build bin/vm ## run in a virtual machine what needs IPVS (VM_PACKAGES, VM_RUN, VM_FLAGS, VM_E2E choose what)
+test-vm: setup-test build bin/vm ## run in a virtual machine what needs IPVS (VM_PACKAGES, VM_RUN, VM_FLAGS, VM_E2E, VM_FLOWS choose what); 20 minutes
 	$(VM_TEST) -run '$(VM_RUN)' $(VM_PACKAGES) $(VM_FLAGS)
 	$(VM_TEST) -run '$(VM_E2E)' ./e2e -nftproxy '$(CURDIR)/bin/nftproxy'
+	$(VM_TEST) -run '$(VM_FLOWS)' ./e2e -nftproxy '$(CURDIR)/bin/nftproxy' -scheduler rr
 
 .PHONY: bin/vm
 bin/vm:
