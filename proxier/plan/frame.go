@@ -115,9 +115,11 @@ func baseChains(c *Config, f nft.Family, allNodePorts bool) []nft.Chain {
 	check := rule(nft.MatchNew{}, jump(chainCheckEndpoints))
 	nodePort := append([]nft.Stmt{nft.MatchNew{}}, matchNodePort(c, f, allNodePorts)...)
 	nodePort = append(nodePort, lookUp(nft.NodePortKey(), setNoNodePortEnds, setRefusals)...)
-	input := []nft.Rule{check}
+	input, output := []nft.Rule{check}, slices.Clone(firewall)
 	if c.usesIPVS() {
 		input = append(input, serverRules()...)
+		// IPVS takes what the node itself sends before the filter chain at priority 0 sees it.
+		output = append(output, check, drainingRule())
 	}
 	filter := func(name, comment string, hook nft.Hook, priority int32, rules ...nft.Rule) nft.Chain {
 		return nft.Chain{Name: name, Comment: comment, Base: &nft.Base{Type: nft.TypeFilter, Hook: hook, Priority: priority}, Rules: rules}
@@ -127,7 +129,7 @@ func baseChains(c *Config, f nft.Family, allNodePorts bool) []nft.Chain {
 	}
 	return []nft.Chain{
 		filter("firewall-prerouting", "source ranges, before translation", nft.Prerouting, -110, firewall...),
-		filter("firewall-output", "source ranges, before translation", nft.Output, -110, firewall...),
+		filter("firewall-output", "source ranges, before translation", nft.Output, -110, output...),
 		filter("filter-input", "refuse what nobody serves", nft.Input, 0, append(input, rule(nodePort...))...),
 		filter("filter-forward", "refuse what nobody serves", nft.Forward, 0, check, unserved),
 		filter("filter-output", "refuse what nobody serves", nft.Output, 0, check, unserved),

@@ -56,4 +56,5 @@ const (
 	chainFirewall          = "check-source-ranges"
 	chainIPVS              = "ipvs"
 	chainCheckServers      = "check-ipvs"
+	chainCheckDraining     = "check-ipvs-draining"
 )

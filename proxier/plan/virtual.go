@@ -351,14 +351,22 @@ func serverChains(c *Config) []nft.Chain {
 			rule(nft.MatchDNATed{}, nft.Lookup{Key: nft.FrontEndKey(), Set: setInnerServers}, accept),
 			{Stmts: []nft.Stmt{nft.Reject{}}, Comment: "a port that the Service does not serve must not reach the node's own"},
 		}},
+		{Name: chainCheckDraining, Comment: "what is sent to addresses that only old connections still need", Rules: []nft.Rule{
+			{Stmts: []nft.Stmt{jump(chainUnserved)}, Comment: "as if the address were gone"},
+			rule(nft.Reject{}),
+		}},
 	}
 }
 
-// serverRules returns the rules that lead there.
+// serverRules returns the rules that lead there for what came in.
 func serverRules() []nft.Rule {
-	addr := []nft.Field{{Kind: nft.DAddr}}
 	return []nft.Rule{
-		rule(nft.MatchNew{}, nft.Lookup{Key: addr, Set: setClusterIPs}, jump(chainCheckServers)),
-		rule(nft.MatchNew{}, nft.Lookup{Key: addr, Set: setDraining}, jump(chainCheckServers)),
+		rule(nft.MatchNew{}, nft.Lookup{Key: []nft.Field{{Kind: nft.DAddr}}, Set: setClusterIPs}, jump(chainCheckServers)),
+		drainingRule(),
 	}
+}
+
+// drainingRule returns the rule about addresses that only old connections still need.
+func drainingRule() nft.Rule {
+	return rule(nft.MatchNew{}, nft.Lookup{Key: []nft.Field{{Kind: nft.DAddr}}, Set: setDraining}, jump(chainCheckDraining))
 }
