@@ -99,14 +99,14 @@ func (c *Conn) LastCommit() Stats {
 // Commit does all of a transaction or nothing. The error is a [*nft.RefusedError] if the kernel
 // refused a step. After any other error the caller must Load: what the kernel answered may be lost.
 func (c *Conn) Commit(tx nft.Tx) error {
-	if tx.Empty() {
-		return nil
-	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.batch.shrink()
 	if err := c.batch.encode(tx, c.seq+1); err != nil {
 		return err
+	}
+	if c.batch.empty() {
+		return nil
 	}
 	c.last = c.batch.Stats()
 	c.seq += uint32(c.last.Messages)

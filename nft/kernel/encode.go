@@ -64,6 +64,9 @@ func Encode(tx nft.Tx) (*Batch, error) {
 // Stats returns how much there is to send.
 func (b *Batch) Stats() Stats { return Stats{Bytes: len(b.buf), Messages: len(b.marks)} }
 
+// empty reports whether there is nothing to send but the two messages that begin and end a batch.
+func (b *Batch) empty() bool { return len(b.marks) <= 2 }
+
 // keptBuffer is the largest buffer that is used again. A change needs a few hundred bytes, the first
 // load of a large cluster tens of megabytes that are not needed a second time.
 const keptBuffer = 1 << 20

@@ -127,6 +127,9 @@ func (c *claim) elements(k *key, to []entry) []entry {
 	return to
 }
 
+// size returns about how many elements the claim of a front end stands for.
+func (c *claim) size() int { return 2 + len(c.cluster) + len(c.local) + len(c.ranges) }
+
 // clusterIPElements appends what a cluster IP needs.
 func (c *claim) clusterIPElements(k *key, to []entry) []entry {
 	if len(c.cluster) == 0 {

@@ -60,21 +60,19 @@ func (c *changedKey) owner() *claim {
 
 // diffElements finds the elements to add and to remove.
 func (d *tableDiff) diffElements(have *nft.Table, want *State) {
-	had := map[string]map[nft.Value]*nft.Element{}
+	had := map[string]*index{}
 	ranges := map[key][]*nft.Element{}
 	for i := range have.Sets {
 		set := have.Sets[i].Name
 		elements := have.Elements[set]
-		byKey := make(map[nft.Value]*nft.Element, len(elements))
-		for j := range elements {
-			e := &elements[j]
-			byKey[e.Key] = e
-			if set == setSourceRanges {
+		had[set] = newIndex(elements)
+		if set == setSourceRanges {
+			for j := range elements {
+				e := &elements[j]
 				k, _ := keyOf(have.Family, set, &e.Key)
 				ranges[k] = append(ranges[k], e)
 			}
 		}
-		had[set] = byKey
 	}
 	first := false
 	step := func(v nft.Verb, e entry) {
@@ -82,8 +80,7 @@ func (d *tableDiff) diffElements(have *nft.Table, want *State) {
 		first = false
 	}
 	keep := func(e *entry) {
-		old := had[e.set][e.element.Key]
-		delete(had[e.set], e.element.Key)
+		old := had[e.set].take(&e.element.Key)
 		if old != nil && *old == e.element {
 			return
 		}
@@ -106,7 +103,7 @@ func (d *tableDiff) diffElements(have *nft.Table, want *State) {
 				e := entry{setSourceRanges, *old}
 				if !slices.Contains(part[i].entries, e) {
 					step(nft.Delete, e)
-					delete(had[setSourceRanges], old.Key)
+					had[setSourceRanges].take(&old.Key)
 				}
 			}
 			for j := range part[i].entries {
@@ -122,7 +119,7 @@ func (d *tableDiff) diffElements(have *nft.Table, want *State) {
 		for j := range have.Elements[set.Name] {
 			e := &have.Elements[set.Name][j]
 			switch {
-			case had[set.Name][e.Key] != e:
+			case had[set.Name].taken[j]:
 			case leads(set.Name):
 				d.early = append(d.early, entry{set.Name, *e})
 			default:

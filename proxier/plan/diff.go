@@ -29,21 +29,26 @@ func (p Plan) Empty() bool { return p.Tx.Empty() && p.Later.Empty() }
 // same tables: have is what was programmed last.
 func Diff(have, want *State) Plan {
 	changed := changedKeys(have, want)
+	long := len(changed) > longChange
+	var few replacements
+	if !long { // it is walked more than once
+		few = replacementsOf(changed)
+	}
 	return Plan{
-		Long: len(changed) > longChange,
+		Long: long,
 		Tx: func(yield func(nft.Op) bool) {
 			o := &ops{yield: yield}
 			for i, frame := range want.frames {
 				o.frame(have.frames[i], frame)
 				o.newBalancers(frame, have, want)
 			}
-			if len(changed) <= longChange {
-				o.changedElements(want, changed)
+			if !long {
+				o.replace(want, few)
 				return
 			}
 			for service := range byService(changed) {
 				o.cut = true
-				o.changedElements(want, service)
+				o.replace(want, replacementsOf(service))
 			}
 		},
 		Later: func(yield func(nft.Op) bool) {
@@ -148,26 +153,45 @@ type changedKey struct {
 	old, now *claim
 }
 
-// changedElements yields the elements that go, then those that come.
-func (o *ops) changedElements(want *State, changed []changedKey) {
+// replacements are the elements that go and those that come.
+type replacements struct{ gone, come []replacement }
+
+// A replacement is an element of a set of one family.
+type replacement struct {
+	family nft.Family
+	entry  entry
+}
+
+// replacementsOf returns how the elements of keys differ.
+func replacementsOf(changed []changedKey) (r replacements) {
 	var old, now []entry
-	for _, verb := range []nft.Verb{nft.Delete, nft.Add} {
-		for i := range changed {
-			c := &changed[i]
-			old, now = old[:0], now[:0]
-			if c.old != nil {
-				old = c.old.elements(&c.key, old)
-			}
-			if c.now != nil {
-				now = c.now.elements(&c.key, now)
-			}
-			frame := want.frameOf(c.key.family)
-			diffEntries(old, now, func(v nft.Verb, e *entry) {
-				if v == verb {
-					o.op(nft.Op{Verb: v, Family: c.key.family, Set: setOf(frame, e.set), Element: &e.element})
-				}
-			})
+	for i := range changed {
+		c := &changed[i]
+		old, now = old[:0], now[:0]
+		if c.old != nil {
+			old = c.old.elements(&c.key, slices.Grow(old, c.old.size()))
 		}
+		if c.now != nil {
+			now = c.now.elements(&c.key, slices.Grow(now, c.now.size()))
+		}
+		diffEntries(old, now, func(v nft.Verb, e *entry) {
+			if v == nft.Delete {
+				r.gone = append(r.gone, replacement{c.key.family, *e})
+			} else {
+				r.come = append(r.come, replacement{c.key.family, *e})
+			}
+		})
+	}
+	return r
+}
+
+// replace yields the elements that go, then those that come.
+func (o *ops) replace(want *State, r replacements) {
+	for i := range r.gone {
+		o.entry(nft.Delete, want.frameOf(r.gone[i].family), &r.gone[i].entry)
+	}
+	for i := range r.come {
+		o.entry(nft.Add, want.frameOf(r.come[i].family), &r.come[i].entry)
 	}
 }
 
