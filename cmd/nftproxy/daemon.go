@@ -113,6 +113,7 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	if err := observer.run(running, client, group.Go); err != nil {
 		return err
 	}
+	group.Go(func() error { return loadAhead(conn, log) })
 	group.Go(func() error { return hub.Run(running) })
 	group.Go(func() error { return engine.Run(running, hub.Snapshots()) })
 	group.Go(func() error { return server.run(running) })
@@ -122,6 +123,15 @@ func runDaemon(ctx context.Context, cfg config, stderr io.Writer) error {
 	group.Go(func() error { return watchForeign(running, synced, conn, engine, log) })
 	group.Go(func() error { return releaseMemory(running, synced) })
 	return wait(ctx, group, log)
+}
+
+// loadAhead reads the rules while the sources still collect what is wanted. A failure is the engine's to
+// deal with, which meets it again.
+func loadAhead(conn *kernel.Conn, log *zap.Logger) error {
+	if err := conn.LoadAhead(plan.TableName); err != nil {
+		log.Debug("the rules are not read ahead", zap.Error(err))
+	}
+	return nil
 }
 
 // releaseMemory gives back what only the start needed. The first load of a large cluster makes more

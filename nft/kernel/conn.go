@@ -59,9 +59,16 @@ type Conn struct {
 	in    []byte
 	last  Stats
 	keys  Keys
+	ahead ahead
 	// gen is the generation that the ruleset has if nobody but us changed it since the last Load; 0
 	// before that.
 	gen uint32
+}
+
+// An ahead is what was read before it was asked for; without a name, nothing.
+type ahead struct {
+	name   string
+	tables []nft.Table
 }
 
 // Dial connects to nf_tables. It changes nothing.
@@ -102,6 +109,7 @@ func (c *Conn) Commit(tx nft.Tx) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	defer c.batch.shrink()
+	c.ahead = ahead{}
 	if err := c.batch.encode(tx, c.seq+1); err != nil {
 		return err
 	}

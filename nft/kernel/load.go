@@ -15,6 +15,30 @@ import (
 func (c *Conn) Load(name string) ([]nft.Table, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if k := c.ahead; k.name == name && k.tables != nil {
+		c.ahead = ahead{}
+		if now, err := c.generation(); err == nil && now == c.gen {
+			return k.tables, nil
+		}
+	}
+	return c.load(name)
+}
+
+// LoadAhead reads the tables of a name for the next Load, which takes them if nobody did a transaction
+// meanwhile: at the start the kernel is read while the API server answers.
+func (c *Conn) LoadAhead(name string) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	tables, err := c.load(name)
+	if err != nil {
+		return err
+	}
+	c.ahead = ahead{name, tables}
+	return nil
+}
+
+// load reads the tables of a name until nobody changes them meanwhile.
+func (c *Conn) load(name string) ([]nft.Table, error) {
 	for range tornReads {
 		tables, err := c.loadOnce(name)
 		switch {
