@@ -135,7 +135,7 @@ func loadAhead(conn *kernel.Conn, log *zap.Logger) error {
 }
 
 // startGarbage is GOGC until the first sync, in percent, unless the operator chose another. At 10,000
-// Services with 10 endpoints it takes 14 % off the CPU time until then, for 10 MiB at the peak.
+// Services with 10 endpoints one pair of runs took 1.6 s of CPU time and not 1.85 s, for 10 MiB at the peak.
 const startGarbage = 200
 
 // defaultGarbage is what the runtime has for GOGC.
