@@ -118,8 +118,10 @@ func baseChains(c *Config, f nft.Family, allNodePorts bool) []nft.Chain {
 	input, output := []nft.Rule{check}, slices.Clone(firewall)
 	if c.usesIPVS() {
 		input = append(input, serverRules()...)
-		// IPVS takes what the node itself sends before the filter chain at priority 0 sees it.
-		output = append(output, check, drainingRule())
+		// IPVS takes what the node itself sends before the filter chain at priority 0 sees it. What is sent
+		// to other addresses is translated in between.
+		clusterIP := nft.Lookup{Key: []nft.Field{{Kind: nft.DAddr}}, Set: setClusterIPs}
+		output = append(output, rule(nft.MatchNew{}, clusterIP, jump(chainCheckEndpoints)), drainingRule())
 	}
 	filter := func(name, comment string, hook nft.Hook, priority int32, rules ...nft.Rule) nft.Chain {
 		return nft.Chain{Name: name, Comment: comment, Base: &nft.Base{Type: nft.TypeFilter, Hook: hook, Priority: priority}, Rules: rules}

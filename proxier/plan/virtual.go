@@ -366,7 +366,9 @@ func serverRules() []nft.Rule {
 	}
 }
 
-// drainingRule returns the rule about addresses that only old connections still need.
+// drainingRule returns the rule about addresses that only old connections still need: those that are no
+// cluster IP of another virtual server, or of the Service as nftables serves it now.
 func drainingRule() nft.Rule {
-	return rule(nft.MatchNew{}, nft.Lookup{Key: []nft.Field{{Kind: nft.DAddr}}, Set: setDraining}, jump(chainCheckDraining))
+	addr := []nft.Field{{Kind: nft.DAddr}}
+	return rule(nft.MatchNew{}, nft.Lookup{Key: addr, Set: setDraining}, nft.Lookup{Key: addr, Set: setClusterIPs, Not: true}, jump(chainCheckDraining))
 }

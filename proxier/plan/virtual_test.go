@@ -111,16 +111,16 @@ func serverFieldTests(port func(*input) *model.Port, addr func(string) netip.Add
 - ip services: ip daddr != 127.0.0.0/8 fib daddr type local meta priority set meta l4proto . th dport map @nodeports meta priority vmap @chains
 - ip6 filter-input: ct state new ip6 daddr != ::1 fib daddr type local meta priority set meta l4proto . th dport map @no-endpoint-nodeports meta priority vmap @refusals
 - ip6 services: ip6 daddr != ::1 fib daddr type local meta priority set meta l4proto . th dport map @nodeports meta priority vmap @chains
-+ ip firewall-output: ct state new jump check-endpoints
-+ ip firewall-output: ct state new ip daddr @ipvs-draining-ips jump check-ipvs-draining
++ ip firewall-output: ct state new ip daddr @cluster-ips jump check-endpoints
++ ip firewall-output: ct state new ip daddr @ipvs-draining-ips ip daddr != @cluster-ips jump check-ipvs-draining
 + ip filter-input: ct state new ip daddr @cluster-ips jump check-ipvs
-+ ip filter-input: ct state new ip daddr @ipvs-draining-ips jump check-ipvs-draining
++ ip filter-input: ct state new ip daddr @ipvs-draining-ips ip daddr != @cluster-ips jump check-ipvs-draining
 + ip filter-input: ct state new ip daddr != 127.0.0.0/8 fib daddr type local ip daddr != @cluster-ips meta priority set meta l4proto . th dport map @no-endpoint-nodeports meta priority vmap @refusals
 + ip services: ip daddr != 127.0.0.0/8 fib daddr type local ip daddr != @cluster-ips meta priority set meta l4proto . th dport map @nodeports meta priority vmap @chains
-+ ip6 firewall-output: ct state new jump check-endpoints
-+ ip6 firewall-output: ct state new ip6 daddr @ipvs-draining-ips jump check-ipvs-draining
++ ip6 firewall-output: ct state new ip6 daddr @cluster-ips jump check-endpoints
++ ip6 firewall-output: ct state new ip6 daddr @ipvs-draining-ips ip6 daddr != @cluster-ips jump check-ipvs-draining
 + ip6 filter-input: ct state new ip6 daddr @cluster-ips jump check-ipvs
-+ ip6 filter-input: ct state new ip6 daddr @ipvs-draining-ips jump check-ipvs-draining
++ ip6 filter-input: ct state new ip6 daddr @ipvs-draining-ips ip6 daddr != @cluster-ips jump check-ipvs-draining
 + ip6 filter-input: ct state new ip6 daddr != ::1 fib daddr type local ip6 daddr != @cluster-ips meta priority set meta l4proto . th dport map @no-endpoint-nodeports meta priority vmap @refusals
 + ip6 services: ip6 daddr != ::1 fib daddr type local ip6 daddr != @cluster-ips meta priority set meta l4proto . th dport map @nodeports meta priority vmap @chains`},
 		{fields: "Config.ExcludeIPVS", before: balanced, change: func(in *input) { in.config.ExcludeIPVS = []netip.Prefix{prefix("172.30.0.0/24")} }, want: `
@@ -159,15 +159,15 @@ func serverFieldTests(port func(*input) *model.Port, addr func(string) netip.Add
 + ip nodeport-endpoints: tcp . 30080 . 1 : 10.1.0.2 . 8080`},
 		{fields: "Config.Draining", change: func(in *input) { in.config.Draining = []netip.Addr{addr("172.30.9.9"), addr("fd00:96::9")} }, want: `
 + ip ipvs-draining-ips: 172.30.9.9
-+ ip firewall-output: ct state new jump check-endpoints
-+ ip firewall-output: ct state new ip daddr @ipvs-draining-ips jump check-ipvs-draining
++ ip firewall-output: ct state new ip daddr @cluster-ips jump check-endpoints
++ ip firewall-output: ct state new ip daddr @ipvs-draining-ips ip daddr != @cluster-ips jump check-ipvs-draining
 + ip filter-input: ct state new ip daddr @cluster-ips jump check-ipvs
-+ ip filter-input: ct state new ip daddr @ipvs-draining-ips jump check-ipvs-draining
++ ip filter-input: ct state new ip daddr @ipvs-draining-ips ip daddr != @cluster-ips jump check-ipvs-draining
 + ip6 ipvs-draining-ips: fd00:96::9
-+ ip6 firewall-output: ct state new jump check-endpoints
-+ ip6 firewall-output: ct state new ip6 daddr @ipvs-draining-ips jump check-ipvs-draining
++ ip6 firewall-output: ct state new ip6 daddr @cluster-ips jump check-endpoints
++ ip6 firewall-output: ct state new ip6 daddr @ipvs-draining-ips ip6 daddr != @cluster-ips jump check-ipvs-draining
 + ip6 filter-input: ct state new ip6 daddr @cluster-ips jump check-ipvs
-+ ip6 filter-input: ct state new ip6 daddr @ipvs-draining-ips jump check-ipvs-draining`},
++ ip6 filter-input: ct state new ip6 daddr @ipvs-draining-ips ip6 daddr != @cluster-ips jump check-ipvs-draining`},
 		{fields: "Endpoint.Weight", before: balanced, change: func(in *input) { port(in).Endpoints[1].Weight = 5 }, want: `
 - ipvs TCP 172.30.0.1:80 scheduler lc -> 10.1.0.1:8080 weight 1 -> 10.1.0.2:8080 weight 1
 + ipvs TCP 172.30.0.1:80 scheduler lc -> 10.1.0.1:8080 weight 1 -> 10.1.0.2:8080 weight 5`},
