@@ -182,6 +182,7 @@ func (s *servers) prepare(changes []plan.ServerChange, want *plan.State) (map[mo
 		if c.New == nil {
 			if have != nil {
 				s.gone[c.Key] = true
+				delete(s.fading, c.Key) // all of it fades
 			}
 			continue
 		}

@@ -242,6 +242,27 @@ func TestServersGone(t *testing.T) {
 	})
 }
 
+// TestServersGoneWhileDraining deletes a Service one of whose endpoints is leaving.
+func TestServersGoneWhileDraining(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("lc", 2, 1)
+		synctest.Wait()
+		n.servers.SetCounts(firstServer, secondDest, ipvs.Counts{Active: 1})
+		snapshots <- asking("lc", 1, 1)
+		synctest.Wait()
+		snapshots <- asking("lc", 1)
+		after(time.Minute)
+		n.servers.SetCounts(firstServer, secondDest, ipvs.Counts{})
+		after(4 * drainPeriod)
+		n.wantServers(t, "no connection is left", "")
+		snapshots <- asking("lc", 2, 1)
+		synctest.Wait()
+		n.wantServers(t, "the Service is back", twoEndpoints)
+	})
+}
+
 // TestServersUDP takes an endpoint from a UDP port, which needs no patience.
 func TestServersUDP(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
