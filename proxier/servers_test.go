@@ -255,8 +255,13 @@ func TestServersGoneWhileDraining(t *testing.T) {
 		snapshots <- asking("lc", 1)
 		after(time.Minute)
 		n.servers.SetCounts(firstServer, secondDest, ipvs.Counts{})
+		n.diary = nil
+		n.record()
 		after(4 * drainPeriod)
 		n.wantServers(t, "no connection is left", "")
+		slices.Sort(n.diary)
+		n.wantDiary(t, "no connection is left", "ipvs: delete TCP 10.96.0.1:80",
+			"ipvs: delete TCP 10.96.0.1:80 -> 10.1.1.1:8080", "ipvs: delete address 10.96.0.1 from kube-ipvs0")
 		snapshots <- asking("lc", 2, 1)
 		synctest.Wait()
 		n.wantServers(t, "the Service is back", twoEndpoints)
