@@ -107,10 +107,10 @@ var (
 
 // record has the steps of IPVS in the diary.
 func (n *node) record() {
-	n.servers.Fail = func(op ipvs.Op) error {
+	n.servers.SetFail(func(op ipvs.Op) error {
 		n.diary = append(n.diary, "ipvs: "+op.String())
 		return nil
-	}
+	})
 }
 
 // wantDiary compares the diary, and begins a new one.
@@ -338,7 +338,7 @@ func TestServersRefused(t *testing.T) {
 		if !s.Healthy || len(s.Refused) != 1 || s.Refused[0].Service != "default/service-2" || s.Fronts[1].Plane != plan.PlaneNFTables {
 			t.Errorf("Status() = %+v; want it healthy, and service-2 refused and served by nftables", s)
 		}
-		n.servers.Fail = nil
+		n.servers.SetFail(nil)
 		after(2 * time.Minute)
 		if s := e.Status(true); len(s.Refused) > 0 || s.Balanced["lc"] != 2 {
 			t.Errorf("Status() = %+v; want nothing refused, and two Services served by IPVS", s)

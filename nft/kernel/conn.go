@@ -110,6 +110,9 @@ func (c *Conn) Commit(tx nft.Tx) error {
 	defer c.mu.Unlock()
 	defer c.batch.shrink()
 	c.ahead = ahead{}
+	if tx == nil {
+		return nil
+	}
 	if err := c.batch.encode(tx, c.seq+1); err != nil {
 		return err
 	}

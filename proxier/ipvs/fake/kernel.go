@@ -53,6 +53,13 @@ func (k *Kernel) SetWithout(schedulers ...string) {
 	k.Without = schedulers
 }
 
+// SetFail replaces Fail.
+func (k *Kernel) SetFail(fail func(ipvs.Op) error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.Fail = fail
+}
+
 // SetCounts sets the connections of a destination, which the kernel holds.
 func (k *Kernel) SetCounts(key ipvs.Key, dest netip.AddrPort, c ipvs.Counts) {
 	k.mu.Lock()
