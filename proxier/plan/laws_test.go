@@ -313,8 +313,8 @@ func elementLine(f nft.Family, e *entry) string {
 }
 
 // firewalled reports whether the front end of a range, whose fields are given, is still filtered for the Service
-// that all belongs to.
-func firewalled(source, all []string, there map[string]bool) bool {
+// that all belongs to, and not for what comes after it.
+func firewalled(source, all []string, there map[string]bool, now wholeService) bool {
 	address := 8 // digits
 	if source[0] == nft.IPv6.String() {
 		address = 32
@@ -322,7 +322,7 @@ func firewalled(source, all []string, there map[string]bool) bool {
 	front := source[2][:len(source[2])-address]
 	return slices.ContainsFunc(all, func(line string) bool {
 		f := strings.Fields(line)
-		return there[line] && f[0] == source[0] && f[1] == setFirewall && f[2] == front
+		return there[line] && now[line] == nil && f[0] == source[0] && f[1] == setFirewall && f[2] == front
 	})
 }
 
@@ -350,8 +350,8 @@ func halfMade(t *rapid.T, tables []nft.Table, old, now wholeService) {
 			f := strings.Fields(line)
 			switch {
 			case there[line], !front && (leads(f[1]) || taken[strings.Join(f[:3], " ")]):
-			case !front && f[1] == setSourceRanges && !firewalled(f, all, there):
-				// Another Service has the front end, with other ranges.
+			case !front && f[1] == setSourceRanges && !firewalled(f, all, there, now):
+				// The front end has other ranges by now, of this Service or of another.
 			default:
 				return line
 			}
