@@ -57,7 +57,6 @@ type rig struct {
 	fresh   int // how many clients were used up by tests of affinity
 	scratch *netns.NetNS
 	port    atomic.Uint32 // see caller
-	changes bool          // whether there were other Services before, so that virtual servers may linger
 }
 
 // newRig makes a world for a test. The daemon does not run yet.

@@ -63,7 +63,6 @@ func (r *rig) checkScenario(t *testing.T, s *scenario.Scenario) {
 	}
 	for i, step := range steps {
 		t.Logf("step %d", i+1)
-		r.changes = i > 0
 		r.place(t, step.Flows, step.Local, step.Remote)
 		r.apply(t, step.Manifests)
 		if s.Settings.Sticky {
