@@ -319,7 +319,7 @@ func (p *play) change(old, text string) error {
 // settle waits until the kernel has a number of endpoints for the cluster IP.
 func (p *play) settle(endpoints int) error {
 	element := "{ 10.96.0.10 . tcp . 80 }"
-	want := fmt.Sprintf("goto lb-%d", endpoints)
+	want := fmt.Sprintf(": ae10:%x", endpoints) // the number of chain lb-M
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline) && p.ctx.Err() == nil; {
 		out, err := p.w.Node.Output(exec.Command("nft", "get", "element", "ip", "nftproxy", "services", element))
 		if err != nil {
