@@ -79,7 +79,7 @@ func (e *Engine) bring(tables []nft.Table, compiled *plan.State, changes []plan.
 	last := e.have
 	for {
 		want := compiled.Without(e.withheld(now))
-		refused, err := e.servers.prepare(changes, want)
+		refused, err := e.servers.prepare(changes, want, now)
 		if err != nil {
 			return 0, err
 		}

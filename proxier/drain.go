@@ -11,40 +11,63 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/plan"
 )
 
-// The periods of what nobody tells us about IPVS: whether connections ended, whether somebody else changed
-// a virtual server, and whether the kernel has a scheduler by now that it did not have.
+// The periods of what nobody tells us about IPVS: whether connections ended, which is looked at soon and then
+// less and less often, whether somebody else changed a virtual server, and whether the kernel has a scheduler by now
+// that it did not have.
 const (
+	firstLook   = 20 * time.Millisecond
 	drainPeriod = 2 * time.Second
 	checkPeriod = time.Minute
 )
 
+// A look is when the connections of a virtual server are counted next, and how long after the last time that is.
+type look struct {
+	at    time.Time
+	after time.Duration
+}
+
+// lookAt has a server looked at soon, unless that is to come anyway.
+func (s *servers) lookAt(keys map[ipvs.Key]look, k ipvs.Key, now time.Time) {
+	if _, ok := keys[k]; !ok {
+		keys[k] = look{now.Add(firstLook), firstLook}
+		s.sooner(keys[k].at)
+	}
+}
+
+// sooner notes a time of a look.
+func (s *servers) sooner(at time.Time) {
+	if s.nextLook.IsZero() || at.Before(s.nextLook) {
+		s.nextLook = at
+	}
+}
+
 // drain takes away what nothing wants and has no connection.
 func (s *servers) drain(want *plan.State, now time.Time) error {
-	s.drained = now
+	s.nextLook = time.Time{}
 	var ops []ipvs.Op
-	for _, keys := range []map[ipvs.Key]bool{s.gone, s.fading} {
-		for k := range keys {
-			counts, err := s.kernel.Counts(k)
+	for _, keys := range []map[ipvs.Key]look{s.gone, s.fading} {
+		for k, l := range keys {
+			if l.at.After(now) {
+				s.sooner(l.at)
+				continue
+			}
+			idle, busy, err := s.unwanted(k, want)
 			if err != nil {
-				return fmt.Errorf("read the connections of %s: %w", k, err)
+				s.sooner(now.Add(drainPeriod))
+				return err
 			}
-			wanted := want.ServerDests(k)
-			busy := false
-			for addr := range s.have.Servers[k].Dests {
-				if _, ok := wanted[addr]; ok {
-					continue
-				}
-				if counts[addr].Total() > 0 {
-					busy = true
-					continue
-				}
-				ops = append(ops, ipvs.Op{Verb: ipvs.DeleteDest, Key: k, Dest: ipvs.Dest{Addr: addr}})
-			}
+			_, gone := s.gone[k]
 			switch {
 			case busy:
-			case s.gone[k]:
+				l.after = min(2*l.after, drainPeriod)
+				l.at = now.Add(l.after)
+				keys[k] = l
+				s.sooner(l.at)
+				ops = append(ops, idle...)
+			case gone: // with its destinations
 				ops = append(ops, ipvs.Op{Verb: ipvs.DeleteServer, Key: k})
 			default:
+				ops = append(ops, idle...)
 				delete(s.fading, k)
 			}
 		}
@@ -53,6 +76,27 @@ func (s *servers) drain(want *plan.State, now time.Time) error {
 		return err
 	}
 	return s.drop(s.emptyAddresses())
+}
+
+// unwanted returns the steps that take away the destinations of a server that nothing wants and that have no
+// connection, and whether others have some.
+func (s *servers) unwanted(k ipvs.Key, want *plan.State) (idle []ipvs.Op, busy bool, err error) {
+	counts, err := s.kernel.Counts(k)
+	if err != nil {
+		return nil, false, fmt.Errorf("read the connections of %s: %w", k, err)
+	}
+	wanted := want.ServerDests(k)
+	for addr := range s.have.Servers[k].Dests {
+		if _, ok := wanted[addr]; ok {
+			continue
+		}
+		if counts[addr].Total() > 0 {
+			busy = true
+			continue
+		}
+		idle = append(idle, ipvs.Op{Verb: ipvs.DeleteDest, Key: k, Dest: ipvs.Dest{Addr: addr}})
+	}
+	return idle, busy, nil
 }
 
 // emptyAddresses returns the steps that take addresses without a server from the device.
@@ -85,7 +129,7 @@ func (s *servers) used() bool { return len(s.has) > 0 || len(s.have.Servers) > 0
 func (s *servers) wait(now time.Time) time.Duration {
 	next := time.Hour
 	if s.draining() > 0 {
-		next = max(0, s.drained.Add(drainPeriod).Sub(now))
+		next = max(0, s.nextLook.Sub(now))
 	}
 	if s.used() {
 		next = min(next, max(0, s.checked.Add(checkPeriod).Sub(now)))

@@ -22,13 +22,13 @@ func Preview(config plan.Config, kernel IPVS, snapshot model.Snapshot, base *pla
 		return nil, nil, err
 	}
 	want, changes := e.compile(base, nil, now, nil)
-	if _, err := e.servers.prepare(changes, want); err != nil {
+	if _, err := e.servers.prepare(changes, want, now); err != nil {
 		return nil, nil, err
 	}
 	if err := e.servers.finish(); err != nil {
 		return nil, nil, err
 	}
-	return want, r.steps, e.servers.drain(want, now)
+	return want, r.steps, e.servers.drain(want, now.Add(firstLook))
 }
 
 // A recorder notes the steps that IPVS is told, and does none.

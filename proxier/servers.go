@@ -35,13 +35,12 @@ type servers struct {
 	// at counts the servers of each address in have.
 	at map[netip.Addr]int
 	// gone are servers in have that nothing wants; fading those that have destinations that nothing
-	// wants, but are wanted themselves.
-	gone, fading map[ipvs.Key]bool
+	// wants, but are wanted themselves. They say when to look at their connections.
+	gone, fading map[ipvs.Key]look
 	// unfit are Services whose virtual servers the kernel refused.
 	unfit map[model.Name]*refusal
-	// checked is when have was compared with the kernel, drained when the connections of what nothing
-	// wants were counted.
-	checked, drained time.Time
+	// checked is when have was compared with the kernel; nextLook is the earliest look at connections.
+	checked, nextLook time.Time
 	// failures is how many steps failed so far.
 	failures uint64
 }
@@ -49,7 +48,7 @@ type servers struct {
 func newServers(kernel IPVS, log *zap.Logger) *servers {
 	return &servers{
 		kernel: kernel, log: log, lacks: map[string]time.Time{}, at: map[netip.Addr]int{},
-		gone: map[ipvs.Key]bool{}, fading: map[ipvs.Key]bool{}, unfit: map[model.Name]*refusal{},
+		gone: map[ipvs.Key]look{}, fading: map[ipvs.Key]look{}, unfit: map[model.Name]*refusal{},
 	}
 }
 
@@ -96,6 +95,7 @@ func (s *servers) read(now time.Time) error {
 	clear(s.at)
 	clear(s.gone)
 	clear(s.fading)
+	s.nextLook = time.Time{}
 	for k := range s.have.Servers {
 		s.at[k.Addr.Addr()]++
 	}
@@ -147,7 +147,10 @@ func (s *servers) rescheduled(changes []plan.ServerChange, want *plan.State) map
 		if have == nil || c.New == nil || have.Server.Scheduler == c.New.Server.Scheduler && !have.Server.Foreign {
 			continue
 		}
-		if owner, ok := want.ServerOwner(c.Key); ok && !s.gone[c.Key] {
+		if _, gone := s.gone[c.Key]; gone {
+			continue
+		}
+		if owner, ok := want.ServerOwner(c.Key); ok {
 			names[owner] = true
 		}
 	}
@@ -159,7 +162,7 @@ func (s *servers) lingering(changes []plan.ServerChange) []netip.Addr {
 	gone := maps.Clone(s.gone)
 	for _, c := range changes {
 		if c.New == nil && s.have.Servers[c.Key] != nil {
-			gone[c.Key] = true
+			gone[c.Key] = look{}
 		} else {
 			delete(gone, c.Key)
 		}
@@ -175,19 +178,19 @@ func (s *servers) lingering(changes []plan.ServerChange) []netip.Addr {
 // prepare makes what is wanted, and keeps new connections from destinations that are not. It returns the
 // Services whose servers the kernel refused, with the reasons; any other error means that it is not known
 // what the kernel holds.
-func (s *servers) prepare(changes []plan.ServerChange, want *plan.State) (map[model.Name]error, error) {
+func (s *servers) prepare(changes []plan.ServerChange, want *plan.State, now time.Time) (map[model.Name]error, error) {
 	var ops []ipvs.Op
 	for _, c := range changes {
 		have := s.have.Servers[c.Key]
 		if c.New == nil {
 			if have != nil {
-				s.gone[c.Key] = true
+				s.lookAt(s.gone, c.Key, now)
 				delete(s.fading, c.Key) // all of it fades
 			}
 			continue
 		}
 		delete(s.gone, c.Key)
-		ops = s.serverOps(ops, c.Key, have, c.New)
+		ops = s.serverOps(ops, c.Key, have, c.New, now)
 		if a := c.Key.Addr.Addr(); !s.have.Addresses[a] {
 			s.have.Addresses[a] = true // once for all servers of the address
 			ops = append(ops, ipvs.Op{Verb: ipvs.AddAddress, Address: a, Key: c.Key})
@@ -197,7 +200,7 @@ func (s *servers) prepare(changes []plan.ServerChange, want *plan.State) (map[mo
 }
 
 // serverOps appends the steps that make one server. have is nil if there is none.
-func (s *servers) serverOps(ops []ipvs.Op, k ipvs.Key, have, want *ipvs.Virtual) []ipvs.Op {
+func (s *servers) serverOps(ops []ipvs.Op, k ipvs.Key, have, want *ipvs.Virtual, now time.Time) []ipvs.Op {
 	switch {
 	case have == nil:
 		have = &ipvs.Virtual{}
@@ -224,7 +227,7 @@ func (s *servers) serverOps(ops []ipvs.Op, k ipvs.Key, have, want *ipvs.Virtual)
 			ops = append(ops, ipvs.Op{Verb: ipvs.DeleteDest, Key: k, Dest: ipvs.Dest{Addr: addr}})
 			continue
 		}
-		s.fading[k] = true
+		s.lookAt(s.fading, k, now)
 		if weight != 0 {
 			ops = append(ops, ipvs.Op{Verb: ipvs.SetDest, Key: k, Dest: ipvs.Dest{Addr: addr}})
 		}

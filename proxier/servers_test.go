@@ -146,7 +146,7 @@ func TestServersOrder(t *testing.T) {
 		n.servers.SetCounts(firstServer, firstDest, ipvs.Counts{})
 		after(2 * drainPeriod)
 		n.wantDiary(t, "the connection ended",
-			"ipvs: delete TCP 10.96.0.1:80 -> 10.1.1.0:8080", "ipvs: delete TCP 10.96.0.1:80", "ipvs: delete address 10.96.0.1 from kube-ipvs0")
+			"ipvs: delete TCP 10.96.0.1:80", "ipvs: delete address 10.96.0.1 from kube-ipvs0")
 	})
 }
 
@@ -242,6 +242,25 @@ func TestServersGone(t *testing.T) {
 	})
 }
 
+// TestServersUnused takes endpoints and a Service away that have no connection: they go soon, while others drain.
+func TestServersUnused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("lc", 2, 1)
+		after(time.Minute)
+		n.record()
+		n.diary = nil
+		snapshots <- asking("lc", 1, 1)
+		after(2 * firstLook)
+		n.wantDiary(t, "an idle endpoint left", "ipvs: edit TCP 10.96.0.1:80 -> 10.1.1.1:8080 weight 0", "ipvs: delete TCP 10.96.0.1:80 -> 10.1.1.1:8080")
+		snapshots <- asking(model.Random, 1, 1)
+		after(2 * firstLook)
+		n.wantDiary(t, "nothing leads to the server", `nftables: delete 10.96.0.1 . tcp . 80 comment "default/service-1:http"`,
+			"ipvs: edit TCP 10.96.0.1:80 -> 10.1.1.0:8080 weight 0", "ipvs: delete TCP 10.96.0.1:80", "ipvs: delete address 10.96.0.1 from kube-ipvs0")
+	})
+}
+
 // TestServersGoneWhileDraining deletes a Service one of whose endpoints is leaving.
 func TestServersGoneWhileDraining(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -260,8 +279,7 @@ func TestServersGoneWhileDraining(t *testing.T) {
 		after(4 * drainPeriod)
 		n.wantServers(t, "no connection is left", "")
 		slices.Sort(n.diary)
-		n.wantDiary(t, "no connection is left", "ipvs: delete TCP 10.96.0.1:80",
-			"ipvs: delete TCP 10.96.0.1:80 -> 10.1.1.1:8080", "ipvs: delete address 10.96.0.1 from kube-ipvs0")
+		n.wantDiary(t, "no connection is left", "ipvs: delete TCP 10.96.0.1:80", "ipvs: delete address 10.96.0.1 from kube-ipvs0")
 		snapshots <- asking("lc", 2, 1)
 		synctest.Wait()
 		n.wantServers(t, "the Service is back", twoEndpoints)

@@ -16,10 +16,10 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/model"
 )
 
-// large returns 2,000 virtual servers with 10 destinations each.
-func large() ipvs.Table {
+// large returns virtual servers with 10 destinations each.
+func large(servers int) ipvs.Table {
 	t := ipvs.Table{}
-	for i := range 2000 {
+	for i := range servers {
 		v := &ipvs.Virtual{Server: ipvs.Server{Scheduler: "lc"}, Dests: map[netip.AddrPort]int{}}
 		for j := range 10 {
 			v.Dests[netip.AddrPortFrom(netip.AddrFrom4([4]byte{10, byte(j), byte(i >> 8), byte(i)}), 8080)] = 1
@@ -41,7 +41,7 @@ func cpu(b *testing.B) time.Duration {
 // BenchmarkApply adds 22,000 servers and destinations to an empty kernel, in one call and then one by one with
 // the library.
 func BenchmarkApply(b *testing.B) {
-	ops, _ := ipvs.Diff(ipvs.State{}, ipvs.State{Servers: large()})
+	ops, _ := ipvs.Diff(ipvs.State{}, ipvs.State{Servers: large(2000)})
 	oneByOne := func(k inside) error {
 		client, err := cloudflare.New()
 		if err != nil {
@@ -91,22 +91,62 @@ func BenchmarkApply(b *testing.B) {
 			}
 			b.ReportMetric(spent.Seconds()/float64(b.N), "CPU-s/op")
 			s, err := k.Load()
-			if before, after := ipvs.Diff(s, ipvs.State{Servers: large()}); err != nil || len(before)+len(after) > 0 {
+			if before, after := ipvs.Diff(s, ipvs.State{Servers: large(2000)}); err != nil || len(before)+len(after) > 0 {
 				b.Errorf("%d steps are missing, %v", len(before)+len(after), err)
 			}
 		})
 	}
 }
 
-// BenchmarkLoad reads 2,000 virtual servers with 10 destinations each.
+// readWithLibrary reads the virtual servers of IPv4 that we could have made.
+func readWithLibrary() (ipvs.Table, error) {
+	client, err := cloudflare.New()
+	if err != nil {
+		return nil, err
+	}
+	services, err := client.Services()
+	if err != nil {
+		return nil, err
+	}
+	t := ipvs.Table{}
+	for _, s := range services {
+		v := &ipvs.Virtual{Server: ipvs.Server{Scheduler: s.Scheduler}, Dests: map[netip.AddrPort]int{}}
+		dests, err := client.Destinations(s.Service)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range dests {
+			v.Dests[netip.AddrPortFrom(d.Address, d.Port)] = int(d.Weight)
+		}
+		t[ipvs.Key{Protocol: model.Protocol(s.Protocol), Addr: netip.AddrPortFrom(s.Address, s.Port)}] = v
+	}
+	return t, client.(interface{ Close() error }).Close()
+}
+
+// BenchmarkLoad reads 2,000 virtual servers with 10 destinations each, and does so with the library.
 func BenchmarkLoad(b *testing.B) {
 	k := start(b, kernel.Options{})
-	ops, _ := ipvs.Diff(ipvs.State{}, ipvs.State{Servers: large()})
+	ops, _ := ipvs.Diff(ipvs.State{}, ipvs.State{Servers: large(2000)})
 	k.Apply(ops)
-	b.ReportAllocs()
-	for b.Loop() {
-		if s, err := k.Load(); err != nil || len(s.Servers) != 2000 {
-			b.Fatalf("Load: %d servers, %v", len(s.Servers), err)
-		}
+	for _, bb := range []struct {
+		name string
+		f    func() (ipvs.Table, error)
+	}{
+		{"ours", func() (ipvs.Table, error) { s, err := k.Kernel.Load(); return s.Servers, err }},
+		{"library", readWithLibrary},
+	} {
+		b.Run(bb.name, func(b *testing.B) {
+			b.ReportAllocs()
+			before := cpu(b)
+			for b.Loop() {
+				var t ipvs.Table
+				var err error
+				k.do(func() { t, err = bb.f() })
+				if err != nil || len(t) != 2000 {
+					b.Fatalf("%d servers, %v", len(t), err)
+				}
+			}
+			b.ReportMetric((cpu(b)-before).Seconds()/float64(b.N), "CPU-s/op")
+		})
 	}
 }

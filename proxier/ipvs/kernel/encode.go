@@ -107,13 +107,8 @@ func command(v ipvs.Verb) byte {
 
 // appendOp appends the attributes of a step about a server or destination.
 func appendOp(b []byte, op *ipvs.Op, verb ipvs.Verb) []byte {
-	addr := op.Key.Addr
 	begin := len(b)
-	b = appendHeader(b, attrService, 0)
-	b = appendUint16(b, serviceFamily, family(addr.Addr()))
-	b = appendUint16(b, serviceProtocol, uint16(op.Key.Protocol))
-	b = appendAddr(b, serviceAddr, addr.Addr())
-	b = appendPort(b, servicePort, addr.Port())
+	b = appendServer(b, op.Key)
 	if verb == ipvs.AddServer || verb == ipvs.SetServer {
 		s := op.Server
 		b = appendString(b, serviceScheduler, s.Scheduler)
@@ -121,17 +116,13 @@ func appendOp(b []byte, op *ipvs.Op, verb ipvs.Verb) []byte {
 		b = binary.NativeEndian.AppendUint32(b, flags(s))
 		b = append(b, 0xff, 0xff, 0xff, 0xff) // of all flags
 		b = appendUint32(b, serviceTimeout, seconds(s.Persistence))
-		mask := ^uint32(0)
-		if addr.Addr().Is6() {
-			mask = 128 // the length of the prefix, here
-		}
-		b = appendUint32(b, serviceNetmask, mask)
+		b = appendUint32(b, serviceNetmask, netmask(op.Key.Addr.Addr()))
 	}
 	endNested(b, begin)
 	if verb != ipvs.AddDest && verb != ipvs.SetDest && verb != ipvs.DeleteDest {
 		return b
 	}
-	addr = op.Dest.Addr
+	addr := op.Dest.Addr
 	begin = len(b)
 	b = appendHeader(b, attrDest, 0)
 	b = appendUint16(b, destFamily, family(addr.Addr()))
@@ -145,6 +136,26 @@ func appendOp(b []byte, op *ipvs.Op, verb ipvs.Verb) []byte {
 	}
 	endNested(b, begin)
 	return b
+}
+
+// appendServer appends what names a virtual server. More may follow inside, before endNested.
+func appendServer(b []byte, k ipvs.Key) []byte {
+	b = appendHeader(b, attrService, 0)
+	begin := len(b) - 4
+	b = appendUint16(b, serviceFamily, family(k.Addr.Addr()))
+	b = appendUint16(b, serviceProtocol, uint16(k.Protocol))
+	b = appendAddr(b, serviceAddr, k.Addr.Addr())
+	b = appendPort(b, servicePort, k.Addr.Port())
+	endNested(b, begin)
+	return b
+}
+
+// netmask returns the mask of affinity by single address: bits or, in IPv6, their number.
+func netmask(a netip.Addr) uint32 {
+	if a.Is6() {
+		return 128
+	}
+	return ^uint32(0)
 }
 
 // addAddress appends a step about an address of the device with an index.

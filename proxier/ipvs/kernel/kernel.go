@@ -1,9 +1,9 @@
 // Package kernel speaks IPVS to Linux, over generic netlink, and holds addresses on a dummy device.
 //
-// Reading and single steps are the business of github.com/cloudflare/ipvs: it has netip addresses where
-// github.com/moby/ipvs has net.IP, and releases after 2023. Each of them waits for the answer to a request
-// before it sends the next, so that a step costs a round trip: steps are encoded here ([appendOp]), and many sent
-// at once ([Kernel.Apply]).
+// github.com/cloudflare/ipvs and github.com/moby/ipvs wait for the answer to each request before they send the
+// next, and read into new memory: see the benchmarks, which have cloudflare's beside ours. So steps are encoded here
+// ([appendOp]), and many sent at once ([Kernel.Apply]); what is there is read as the kernel hands it over ([conn.servers],
+// [conn.destinations]). The tests hold what we read against what cloudflare's reads.
 //
 // Nothing is executed: ip_vs and its schedulers are loaded by the kernel itself when it is asked for them.
 // Start reading at [Kernel.Supports] and [Kernel.Apply].
@@ -18,10 +18,10 @@ import (
 	"sync"
 	"time"
 
-	cloudflare "github.com/cloudflare/ipvs"
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/proxier/ipvs"
+	"github.com/nftproxy/nftproxy/proxier/model"
 )
 
 // Options are the settings. The zero value is fine.
@@ -73,7 +73,6 @@ func Available() bool {
 
 // A conn is a connection to IPVS.
 type conn struct {
-	client cloudflare.Client
 	steps  *socket
 	family uint16
 }
@@ -90,11 +89,7 @@ func (k *Kernel) connect() (*conn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to IPVS: %w", err)
 	}
-	client, err := cloudflare.New()
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to IPVS: %w", err), steps.close())
-	}
-	k.conn = &conn{client: client, steps: steps, family: family}
+	k.conn = &conn{steps: steps, family: family}
 	return k.conn, nil
 }
 
@@ -114,9 +109,6 @@ func (k *Kernel) disconnect() error {
 		return nil
 	}
 	err := k.conn.steps.close()
-	if c, ok := k.conn.client.(interface{ Close() error }); ok {
-		err = errors.Join(err, c.Close())
-	}
 	k.conn = nil
 	return err
 }
@@ -135,7 +127,7 @@ func (k *Kernel) Supports(scheduler string) error {
 		return err
 	}
 	if !k.known[""] {
-		if err := k.configure(c); err != nil {
+		if err := k.configure(); err != nil {
 			return err
 		}
 		k.known[""] = true
@@ -143,7 +135,7 @@ func (k *Kernel) Supports(scheduler string) error {
 	if scheduler == "" {
 		return nil
 	}
-	switch err := probe(c.client, scheduler); {
+	switch err := k.probe(c, scheduler); {
 	case errors.Is(err, unix.ENOENT):
 		return fmt.Errorf("the kernel has no ip_vs_%s: %w", scheduler, ipvs.ErrUnsupported)
 	case err != nil:
@@ -161,24 +153,28 @@ func probeAddr() netip.AddrPort {
 
 // probe makes a virtual server with a scheduler and deletes it. One that is left from a program that was
 // killed between the two goes first.
-func probe(client cloudflare.Client, scheduler string) error {
+func (k *Kernel) probe(c *conn, scheduler string) error {
 	if len(scheduler) > maxScheduler {
 		return unix.ENOENT
 	}
-	s := service(ipvs.Key{Protocol: unix.IPPROTO_TCP, Addr: probeAddr()})
-	s.Scheduler = scheduler
-	s.Netmask = hostMask(false)
-	err := client.CreateService(s)
+	op := ipvs.Op{Key: ipvs.Key{Protocol: model.TCP, Addr: probeAddr()}, Server: ipvs.Server{Scheduler: scheduler}}
+	step := func(verb ipvs.Verb) error {
+		k.batch.reset(c.steps.seq + 1)
+		k.batch.addOp(0, c.family, &op, verb)
+		errs, err := c.steps.do(&k.batch)
+		return errors.Join(err, errs[0])
+	}
+	err := step(ipvs.AddServer)
 	if errors.Is(err, unix.EEXIST) {
-		if err := client.RemoveService(s); err != nil {
+		if err := step(ipvs.DeleteServer); err != nil {
 			return err
 		}
-		err = client.CreateService(s)
+		err = step(ipvs.AddServer)
 	}
 	if err != nil {
 		return err
 	}
-	return client.RemoveService(s)
+	return step(ipvs.DeleteServer)
 }
 
 // excluded reports whether an address is somebody else's.

@@ -219,6 +219,27 @@ UDP [fd00:96::1]:53 scheduler mh persistent 60
 	}
 }
 
+// TestLibrary checks that we read what cloudflare's library reads.
+func TestLibrary(t *testing.T) {
+	k := start(t, kernel.Options{})
+	ops, _ := ipvs.Diff(ipvs.State{}, ipvs.State{Servers: large(300)})
+	if errs := k.Apply(ops); len(errs) > 0 {
+		t.Fatal(errs[0])
+	}
+	got, err := k.Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var want ipvs.Table
+	k.do(func() { want, err = readWithLibrary() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(ipvs.State{Servers: want}.String(), ipvs.State{Servers: got.Servers}.String()); diff != "" {
+		t.Errorf("Load (-library +ours):\n%s", diff)
+	}
+}
+
 // TestAddresses looks at the device and at how its addresses are there.
 func TestAddresses(t *testing.T) {
 	k := start(t, kernel.Options{})

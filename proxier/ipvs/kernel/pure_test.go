@@ -9,7 +9,6 @@ import (
 	"time"
 
 	cloudflare "github.com/cloudflare/ipvs"
-	"github.com/cloudflare/ipvs/netmask"
 	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -18,8 +17,8 @@ import (
 	"github.com/nftproxy/nftproxy/proxier/model"
 )
 
-// attrs returns attributes by type.
-func attrs(t *testing.T, b []byte) map[uint16][]byte {
+// attrMap returns attributes by type.
+func attrMap(t *testing.T, b []byte) map[uint16][]byte {
 	t.Helper()
 	list, err := netlink.UnmarshalAttributes(b)
 	if err != nil {
@@ -95,13 +94,13 @@ func TestAppendOp(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got := attrs(t, appendOp(nil, &tt.op, tt.op.Verb))
-			if diff := cmp.Diff(tt.service, attrs(t, got[attrService])); diff != "" {
+			got := attrMap(t, appendOp(nil, &tt.op, tt.op.Verb))
+			if diff := cmp.Diff(tt.service, attrMap(t, got[attrService])); diff != "" {
 				t.Errorf("service (-want +got):\n%s", diff)
 			}
 			delete(got, attrService)
 			if tt.dest != nil {
-				if diff := cmp.Diff(tt.dest, attrs(t, got[attrDest])); diff != "" {
+				if diff := cmp.Diff(tt.dest, attrMap(t, got[attrDest])); diff != "" {
 					t.Errorf("destination (-want +got):\n%s", diff)
 				}
 				delete(got, attrDest)
@@ -149,7 +148,7 @@ func TestBatch(t *testing.T) {
 	if diff := cmp.Diff(append([]byte{unix.AF_INET6, 128, 0, unix.RT_SCOPE_HOST}, host(3)...), body[:8]); diff != "" {
 		t.Errorf("ifaddrmsg (-want +got):\n%s", diff)
 	}
-	got6 := attrs(t, body[8:])
+	got6 := attrMap(t, body[8:])
 	if diff := cmp.Diff(host(0, ^uint32(0), 0, 0), got6[unix.IFA_CACHEINFO]); diff != "" {
 		t.Errorf("lifetimes (-want +got):\n%s", diff)
 	}
@@ -195,41 +194,83 @@ func FuzzRead(f *testing.F) {
 	})
 }
 
-func TestVirtual(t *testing.T) {
-	base := cloudflare.ServiceExtended{Service: cloudflare.Service{
-		Address: netip.MustParseAddr("10.96.0.1"), Port: 80, Protocol: cloudflare.TCP, Family: cloudflare.INET,
-		Scheduler: "rr", Flags: cloudflare.ServiceHashed, Netmask: netmask.MaskFrom(32, 32),
-	}}
+func TestReadServer(t *testing.T) {
+	type parts struct {
+		scheduler            string
+		flags, timeout, mask uint32
+		more                 []byte
+	}
+	base := parts{scheduler: "rr", flags: flagHashed, mask: ^uint32(0)}
 	tests := []struct {
 		name   string
-		change func(*cloudflare.ServiceExtended)
+		change func(*parts)
 		want   string // empty if it is left out
 	}{
-		{"as we make it", func(*cloudflare.ServiceExtended) {}, "TCP 10.96.0.1:80 scheduler rr"},
-		{"any mask without affinity", func(s *cloudflare.ServiceExtended) { s.Netmask = netmask.MaskFrom(24, 32) }, "TCP 10.96.0.1:80 scheduler rr"},
-		{"affinity", func(s *cloudflare.ServiceExtended) { s.Flags |= 1; s.Timeout = 60 }, "TCP 10.96.0.1:80 scheduler rr persistent 60"},
-		{"affinity by network", func(s *cloudflare.ServiceExtended) {
-			s.Flags |= 1
-			s.Timeout = 60
-			s.Netmask = netmask.MaskFrom(24, 32)
+		{"as we make it", func(*parts) {}, "TCP 10.96.0.1:80 scheduler rr"},
+		{"any mask without affinity", func(p *parts) { p.mask = 0xffffff }, "TCP 10.96.0.1:80 scheduler rr"},
+		{"affinity", func(p *parts) { p.flags |= flagPersistent; p.timeout = 60 }, "TCP 10.96.0.1:80 scheduler rr persistent 60"},
+		{"affinity by network", func(p *parts) {
+			p.flags |= flagPersistent
+			p.timeout, p.mask = 60, 0xffffff
 		}, "TCP 10.96.0.1:80 scheduler rr persistent 60 foreign"},
-		{"one packet", func(s *cloudflare.ServiceExtended) { s.Flags |= cloudflare.ServiceOnePacket }, "TCP 10.96.0.1:80 scheduler rr foreign"},
-		{"fallback", func(s *cloudflare.ServiceExtended) { s.Flags |= flagFallback; s.Scheduler = "sh" }, "TCP 10.96.0.1:80 scheduler sh"},
-		{"no fallback", func(s *cloudflare.ServiceExtended) { s.Scheduler = "mh" }, "TCP 10.96.0.1:80 scheduler mh foreign"},
-		{"by firewall mark", func(s *cloudflare.ServiceExtended) { s.FWMark = 1; s.Address = netip.Addr{} }, ""},
+		{"one packet", func(p *parts) { p.flags |= 0x4 }, "TCP 10.96.0.1:80 scheduler rr foreign"},
+		{"fallback", func(p *parts) { p.flags |= flagFallback; p.scheduler = "sh" }, "TCP 10.96.0.1:80 scheduler sh"},
+		{"no fallback", func(p *parts) { p.scheduler = "mh" }, "TCP 10.96.0.1:80 scheduler mh foreign"},
+		{"by firewall mark", func(p *parts) { p.more = appendUint32(nil, serviceFWMark, 1) }, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			s := base
-			tt.change(&s)
+			p := base
+			tt.change(&p)
+			b := appendUint16(nil, serviceFamily, unix.AF_INET)
+			b = appendUint16(b, serviceProtocol, unix.IPPROTO_TCP)
+			b = append(appendHeader(b, serviceAddr, 16), 10, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+			b = appendPort(b, servicePort, 80)
+			b = appendString(b, serviceScheduler, p.scheduler)
+			b = append(appendHeader(b, serviceFlags, 8), host(p.flags, ^uint32(0))...)
+			b = appendUint32(b, serviceTimeout, p.timeout)
+			b = appendUint32(b, serviceNetmask, p.mask)
 			got := ""
-			if key, v, ok := virtual(s); ok {
-				got = key.String() + " " + v.Server.String()
+			if key, s, ok := readServer(append(b, p.more...)); ok {
+				got = key.String() + " " + s.String()
 			}
 			if got != tt.want {
-				t.Errorf("virtual = %q; want %q", got, tt.want)
+				t.Errorf("readServer = %q; want %q", got, tt.want)
 			}
 		})
+	}
+}
+
+func TestReadDest(t *testing.T) {
+	addr := netip.MustParseAddrPort("[fd01::1]:8080")
+	whole := func(forward, upper uint32) []byte {
+		b := appendAddr(nil, destAddr, addr.Addr())
+		b = appendPort(b, destPort, addr.Port())
+		b = appendUint32(b, destForward, forward)
+		b = appendUint32(b, destWeight, 3)
+		b = appendUint32(b, destUpperLimit, upper)
+		b = appendUint32(b, destLowerLimit, 0)
+		b = appendUint32(b, destActive, 4)
+		return appendUint32(b, destInactive, 5)
+	}
+	for _, tt := range []struct {
+		name   string
+		b      []byte
+		weight int
+	}{
+		{"as we make it", whole(0, 0), 3},
+		{"tunneled to", whole(2, 0), ipvs.ForeignWeight},
+		{"with a limit", whole(0, 7), ipvs.ForeignWeight},
+	} {
+		to, weight, counts, ok := readDest(tt.b, unix.AF_INET6)
+		if want := (ipvs.Counts{Active: 4, Inactive: 5}); !ok || to != addr || weight != tt.weight || counts != want {
+			t.Errorf("%s: readDest = %v, %d, %v, %v; want %v, %d, %v", tt.name, to, weight, counts, ok, addr, tt.weight, want)
+		}
+	}
+	for n := range whole(0, 0) {
+		if to, _, _, ok := readDest(whole(0, 0)[:n], unix.AF_INET6); ok && n < 20 {
+			t.Errorf("readDest of %d bytes = %v; want nothing", n, to)
+		}
 	}
 }
 

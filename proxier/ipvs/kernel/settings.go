@@ -3,6 +3,7 @@ package kernel
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -50,7 +51,7 @@ func reusesBadly(release string) bool {
 }
 
 // configure applies the settings.
-func (k *Kernel) configure(c *conn) error {
+func (k *Kernel) configure() error {
 	var uname unix.Utsname
 	if err := unix.Uname(&uname); err != nil {
 		return fmt.Errorf("read the kernel's release: %w", err)
@@ -64,7 +65,15 @@ func (k *Kernel) configure(c *conn) error {
 	if config == (cloudflare.Config{}) {
 		return nil
 	}
-	if err := c.client.SetConfig(config); err != nil {
+	client, err := cloudflare.New()
+	if err != nil {
+		return fmt.Errorf("set the timeouts of IPVS: %w", err)
+	}
+	err = client.SetConfig(config)
+	if c, ok := client.(io.Closer); ok {
+		err = errors.Join(err, c.Close())
+	}
+	if err != nil {
 		return fmt.Errorf("set the timeouts of IPVS: %w", err)
 	}
 	return nil

@@ -18,8 +18,9 @@ const (
 	// longest batch, and for an error from each of its steps.
 	sendQueue    = 1 << 20
 	receiveQueue = 4 << 20
-	// receiveSize is the size of the buffer for an answer: an error with the kernel's explanation.
-	receiveSize = 1 << 12
+	// receiveSize is the size of the buffer for answers. The kernel fills as much as it is shown, up to
+	// 32 KiB, with each part of a dump.
+	receiveSize = 1 << 16
 )
 
 // familyName is the name of IPVS's netlink family.
@@ -95,20 +96,13 @@ func (s *socket) do(b *batch) (map[int]error, error) {
 // read reads an answer into errs and reports whether it is the last one for the batch. Anything that is no answer
 // to the batch is passed over.
 func (b *batch) read(answer []byte, errs map[int]error) bool {
-	const errorSize = unix.SizeofNlMsghdr + 4
-	for len(answer) >= unix.SizeofNlMsghdr {
-		n := int(binary.NativeEndian.Uint32(answer))
-		if n < unix.SizeofNlMsghdr || n > len(answer) {
-			return false
-		}
-		msg := answer[:n]
-		answer = answer[min((n+3)&^3, len(answer)):]
+	for msg := range messages(answer) {
 		i := int(binary.NativeEndian.Uint32(msg[8:]) - b.first)
-		if binary.NativeEndian.Uint16(msg[4:]) != unix.NLMSG_ERROR || n < errorSize || i >= len(b.steps) {
+		if binary.NativeEndian.Uint16(msg[4:]) != unix.NLMSG_ERROR || len(msg) < unix.SizeofNlMsghdr+4 || i >= len(b.steps) {
 			continue
 		}
-		if code := int32(binary.NativeEndian.Uint32(msg[unix.SizeofNlMsghdr:])); code < 0 {
-			errs[b.steps[i]] = unix.Errno(-code)
+		if err := status(msg); err != nil {
+			errs[b.steps[i]] = err
 		}
 		if i == len(b.steps)-1 {
 			return true
