@@ -213,7 +213,12 @@ func (e *Engine) sync(now time.Time) {
 		e.reportConflicts(e.record.state, e.have)
 		e.record.state = e.have
 		if steps > 0 {
-			e.log.Info("programmed", zap.Int("steps", steps), zap.Int("services", e.have.Services()), zap.Duration("took", e.record.duration))
+			// In a large cluster there are some each second: only the first, repairs and large ones are news.
+			level := zap.DebugLevel
+			if looked || steps >= pieceSteps {
+				level = zap.InfoLevel
+			}
+			e.log.Log(level, "programmed", zap.Int("steps", steps), zap.Int("services", e.have.Services()), zap.Duration("took", e.record.duration))
 		}
 	}
 	e.publish()

@@ -300,6 +300,9 @@ func changes[K, V comparable](a, b *mapNode[K, V], yield func(Change[K, V]) bool
 	for rest := a.used | b.used; rest != 0; rest &= rest - 1 {
 		slot := uint64(bits.TrailingZeros32(rest))
 		p, q := a.at(slot, 0), b.at(slot, 0)
+		if p.same(q) {
+			continue
+		}
 		if p != nil && q != nil && p.node != nil && q.node != nil {
 			if !changes(p.node, q.node, yield) {
 				return false
@@ -311,6 +314,14 @@ func changes[K, V comparable](a, b *mapNode[K, V], yield func(Change[K, V]) bool
 		}
 	}
 	return true
+}
+
+// same reports whether two places share what is in them. Places that do not may still hold the same.
+func (p *mapPlace[K, V]) same(q *mapPlace[K, V]) bool {
+	if p == nil || q == nil || p.node != q.node || len(p.entries) != len(q.entries) {
+		return false
+	}
+	return len(p.entries) == 0 || &p.entries[0] == &q.entries[0]
 }
 
 // changesPlace compares two places of which at most one is a node.

@@ -116,53 +116,70 @@ func newEditor(last *State) *editor {
 // replace puts a Service, or with nil nothing, in the place of the one with the name.
 func (e *editor) replace(v *view, name model.Name, service *model.Service) {
 	were := e.last.recalled.places
-	if old, ok := e.units.Get(name); ok {
+	old, ok := e.units.Get(name)
+	if ok {
 		were = old.places
-		for _, c := range old.claims {
-			e.drop(c)
-		}
 		e.counts.addNoLocal(old, -1)
-		e.units.Delete(name)
-		e.checked.Delete(name)
 		e.schedule(name, old, -1)
+	} else {
+		old = &unit{}
 	}
 	if service == nil {
+		e.replaceClaims(old.claims, nil)
+		e.units.Delete(name)
+		e.checked.Delete(name)
 		return
 	}
 	u := compileService(v, service, were)
-	for _, c := range u.claims {
-		e.put(c)
-	}
+	e.replaceClaims(old.claims, u.claims)
 	e.counts.addNoLocal(u, 1)
 	e.units.Set(name, u)
 	e.schedule(name, u, 1)
 	if service.HealthCheckNodePort != 0 {
 		e.checked.Set(name, u)
+	} else {
+		e.checked.Delete(name)
 	}
 }
 
-// put adds a claim to the claimants of its key.
-func (e *editor) put(c keyedClaim) {
-	var claims []keyedClaim
-	if old, ok := e.claims.Get(c.key); ok {
-		claims = old.claims
-	}
-	i, _ := slices.BinarySearchFunc(claims, c, func(a, b keyedClaim) int { return compareClaims(a.claim, b.claim) })
-	e.counts.addHolder(claims, -1)
-	claims = slices.Insert(slices.Clone(claims), i, c)
-	e.claim(c.key, claims)
-	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]++ })
-}
-
-// drop takes a claim from the claimants of its key.
-func (e *editor) drop(c keyedClaim) {
-	old, ok := e.claims.Get(c.key)
-	if !ok {
+// replaceClaims puts claims in the place of others. Mostly the keys are the same.
+func (e *editor) replaceClaims(old, now []keyedClaim) {
+	if slices.EqualFunc(old, now, func(a, b keyedClaim) bool { return a.key == b.key }) {
+		for i := range now {
+			e.change(now[i].key, old[i].claim, now[i].claim)
+		}
 		return
 	}
-	c.claim.balancers(&c.key, func(b balancer) { e.delta[b]-- })
-	e.counts.addHolder(old.claims, -1)
-	e.claim(c.key, slices.DeleteFunc(slices.Clone(old.claims), func(o keyedClaim) bool { return o.claim == c.claim }))
+	for _, c := range old {
+		e.change(c.key, c.claim, nil)
+	}
+	for _, c := range now {
+		e.change(c.key, nil, c.claim)
+	}
+}
+
+// change puts a claim in the place of another among the claimants of a key; nil is none.
+func (e *editor) change(k key, gone, come *claim) {
+	var were []keyedClaim
+	if all, ok := e.claims.Get(k); ok {
+		were = all.claims
+	}
+	claims := make([]keyedClaim, 0, len(were)+1)
+	for _, c := range were {
+		if c.claim != gone {
+			claims = append(claims, c)
+		}
+	}
+	if gone != nil {
+		gone.balancers(&k, func(b balancer) { e.delta[b]-- })
+	}
+	if come != nil {
+		i, _ := slices.BinarySearchFunc(claims, come, func(a keyedClaim, b *claim) int { return compareClaims(a.claim, b) })
+		claims = slices.Insert(claims, i, keyedClaim{k, come})
+		come.balancers(&k, func(b balancer) { e.delta[b]++ })
+	}
+	e.counts.addHolder(were, -1)
+	e.claim(k, claims)
 }
 
 // claim notes all claims of a key.

@@ -24,8 +24,12 @@ import (
 // sourceName is the name of the source in logs and problems.
 const sourceName = "kubernetes"
 
-// gather is how long changes are gathered after a change was handed over at once.
-const gather = 5 * time.Millisecond
+// What comes together is handed over together: a Service and its first EndpointSlice, or a pod that goes and the one
+// that comes. A change waits for others for gather, and longer if something was handed over less than pace ago.
+const (
+	gather = time.Millisecond
+	pace   = 5 * time.Millisecond
+)
 
 // A Config says what to follow.
 type Config struct {
@@ -67,7 +71,8 @@ func (s *Source) Run(ctx context.Context, put func(watch.Part)) error {
 	for _, r := range resources(s.cfg.Client, s.cfg.NodeName, state) {
 		followers.Go(func() { s.follow(ctx, r) })
 	}
-	timer := time.NewTimer(gather)
+	var last time.Time
+	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
 		select {
@@ -75,12 +80,17 @@ func (s *Source) Run(ctx context.Context, put func(watch.Part)) error {
 			return nil
 		case <-state.changed:
 		}
-		put(state.part())
-		timer.Reset(gather)
+		timer.Reset(max(gather, time.Until(last.Add(pace))))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
 		}
+		select {
+		case <-state.changed: // is handed over with the rest
+		default:
+		}
+		last = time.Now()
+		put(state.part())
 	}
 }
