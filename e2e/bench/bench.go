@@ -30,9 +30,9 @@ type bench struct {
 	// the number of changes of a burst and of a rolling update.
 	repeat, least, many int
 	rowTime             time.Duration
-	// rounds of roundTime measure new connections.
-	rounds    int
-	roundTime time.Duration
+	// rounds of roundTime, and of as many knocks, measure new connections.
+	rounds, knocks int
+	roundTime      time.Duration
 	// look is how long a program must do next to nothing to be at rest.
 	look time.Duration
 	// profiles is a directory for profiles of our program; empty for none.

@@ -160,8 +160,8 @@ func (p *pinger) stop() {
 type way struct {
 	node *node
 	to   []netip.AddrPort
-	// rates are the connections in a second, of each round.
-	rates []float64
+	// rates are the connections in a second, of each round, knockRates the first packets of connections.
+	rates, knockRates []float64
 }
 
 // ways returns the three ways of a node: straight, through a Service, and through one with affinity.
@@ -230,13 +230,20 @@ func (b *bench) connections(ctx context.Context, nodes []*node, results []*Resul
 				if lost > 0 {
 					b.say("%d connections to %s failed", lost, w[k].to[0])
 				}
+				rate, err := w[k].knocks(b.knocks)
+				if err != nil {
+					return err
+				}
+				w[k].knockRates = append(w[k].knockRates, rate)
 			}
 		}
 	}
 	for i, w := range all {
-		results[i].Plain, results[i].Sticky = rate(w[0].rates, w[1].rates), rate(w[0].rates, w[2].rates)
-		b.say("%s: new connections in a second: %.0f straight, %.0f through a Service, %.0f with affinity",
-			results[i].Program, results[i].Plain.Straight, results[i].Plain.Through, results[i].Sticky.Through)
+		r := results[i]
+		r.Plain, r.Sticky = rate(w[0].rates, w[1].rates), rate(w[0].rates, w[2].rates)
+		r.PlainKnocks, r.StickyKnocks = rate(w[0].knockRates, w[1].knockRates), rate(w[0].knockRates, w[2].knockRates)
+		b.say("%s: new connections in a second: %.0f straight, %.0f through a Service, %.0f with affinity; first packets %.0f, %.0f, %.0f",
+			r.Program, r.Plain.Straight, r.Plain.Through, r.Sticky.Through, r.PlainKnocks.Straight, r.PlainKnocks.Through, r.StickyKnocks.Through)
 	}
 	return nil
 }

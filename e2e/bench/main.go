@@ -91,10 +91,10 @@ func parse(args []string, talk io.Writer) (*config, error) {
 	if err := f.Parse(args); err != nil {
 		return nil, err
 	}
-	c.least, c.many, c.rounds, c.roundTime, c.look = 3, 1000, 8, time.Second, 250*time.Millisecond
+	c.least, c.many, c.rounds, c.roundTime, c.knocks, c.look = 3, 1000, 8, time.Second, 100_000, 250*time.Millisecond
 	if c.quick {
 		*sizes, c.skipPeer, c.repeat, c.least, c.many = "100,200", 100, min(c.repeat, 2), 2, 100
-		c.rounds, c.roundTime, c.rowTime, c.look = 1, 100*time.Millisecond, 5*time.Second, 50*time.Millisecond
+		c.rounds, c.roundTime, c.knocks, c.rowTime, c.look = 1, 100*time.Millisecond, 2000, 5*time.Second, 50*time.Millisecond
 	}
 	if c.mode != modeNFTables && c.mode != modeIPVS {
 		return nil, fmt.Errorf("-mode %s: it is %s or %s", c.mode, modeNFTables, modeIPVS)

@@ -46,7 +46,7 @@ func newNode(name string) (*node, error) {
 	}
 	err := errors.Join(n.cable("client", n.client, nodeToClient, clientEnd), n.cable("server", n.server, nodeToServer, serverEnd))
 	if err == nil {
-		err = errors.Join(n.routes(), n.sysctls())
+		err = errors.Join(n.routes(), n.sysctls(), ignoreKnocks(n.server))
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("lay out the node of %s: %w", name, err), n.close())
