@@ -1,26 +1,20 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"sync"
-	"syscall"
 
 	"github.com/mdlayher/netlink"
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
 const (
-	// receiveSize is the size of the buffer for answers. The kernel fills as much as it is shown,
-	// up to 32 KiB, with each part of a dump.
-	receiveSize = 1 << 16
 	// receiveQueue is how many bytes of answers the kernel may keep for us: room for an error from
 	// each message of a large batch.
 	receiveQueue = 8 << 20
-	// sendSlack is what a message takes in the socket's buffer beyond its own length.
-	sendSlack = 1 << 12
 	// tornReads is how often a table is read again that changed under our hands.
 	tornReads = 20
 )
@@ -39,14 +33,11 @@ type Stats struct {
 	Messages int // including the two that begin and end a batch
 }
 
-// A socket is what a Conn needs of netlink; the tests have another.
+// A socket is what a Conn needs of [wire.Socket]; the tests have another.
 type socket interface {
-	// send hands messages to the kernel at once.
-	send(b []byte) error
-	// receive waits for nothing: what the kernel has to say is there when send returns. It
-	// returns EAGAIN if there is nothing.
-	receive(b []byte) (int, error)
-	close() error
+	Send(b []byte) error
+	Receive() ([]byte, error)
+	Close() error
 }
 
 // A Conn is a lasting connection to nf_tables. Its methods may be called from several goroutines; they
@@ -56,7 +47,6 @@ type Conn struct {
 	sock  socket
 	seq   uint32 // the last sequence number in use; they never come again, so old answers are known
 	batch Batch
-	in    []byte
 	last  Stats
 	keys  Keys
 	ahead ahead
@@ -73,13 +63,12 @@ type ahead struct {
 
 // Dial connects to nf_tables. It changes nothing.
 func Dial(cfg Config) (*Conn, error) {
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: cfg.NetNS})
+	s, err := wire.Open(unix.NETLINK_NETFILTER, cfg.NetNS, receiveQueue)
 	if err != nil {
 		return nil, fmt.Errorf("connect to nf_tables: %w", err)
 	}
-	s, err := newKernelSocket(nl)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("connect to nf_tables: %w", err), nl.Close())
+	if err := s.Conn.SetOption(netlink.ExtendedAcknowledge, true); err != nil {
+		return nil, errors.Join(fmt.Errorf("have nf_tables say what it refuses: %w", err), s.Close())
 	}
 	c := newConn(s)
 	c.keys = cfg.Keys
@@ -87,13 +76,13 @@ func Dial(cfg Config) (*Conn, error) {
 }
 
 // newConn returns a Conn that uses a socket.
-func newConn(s socket) *Conn { return &Conn{sock: s, in: make([]byte, receiveSize)} }
+func newConn(s socket) *Conn { return &Conn{sock: s} }
 
 // Close closes the connection. The tables stay.
 func (c *Conn) Close() error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.sock.close()
+	return c.sock.Close()
 }
 
 // LastCommit returns how much the last Commit sent.
@@ -121,7 +110,7 @@ func (c *Conn) Commit(tx nft.Tx) error {
 	}
 	c.last = c.batch.Stats()
 	c.seq += uint32(c.last.Messages)
-	if err := c.sock.send(c.batch.buf); err != nil {
+	if err := c.sock.Send(c.batch.buf); err != nil {
 		return fmt.Errorf("send a transaction of %d bytes: %w", c.last.Bytes, err)
 	}
 	refused, err := c.answers()
@@ -141,7 +130,7 @@ func (c *Conn) answers() (refused *reply, err error) {
 	acked, lost := false, false
 	ack := c.seq - 1 // BATCH_END follows it
 	for {
-		n, err := c.sock.receive(c.in)
+		answer, err := c.sock.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			lost = true
@@ -157,8 +146,8 @@ func (c *Conn) answers() (refused *reply, err error) {
 		case err != nil:
 			return nil, err
 		}
-		for msg := range messages(c.in[:n]) {
-			if binary.NativeEndian.Uint16(msg[4:]) != unix.NLMSG_ERROR {
+		for msg := range wire.Messages(answer) {
+			if msg.Type() != unix.NLMSG_ERROR {
 				continue
 			}
 			r, ok := parseReply(msg)
@@ -171,92 +160,6 @@ func (c *Conn) answers() (refused *reply, err error) {
 			case refused == nil:
 				refused = &r
 			}
-		}
-	}
-}
-
-// messages yields the messages in b, headers included, up to the first that is cut off.
-func messages(b []byte) func(yield func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		for len(b) >= unix.SizeofNlMsghdr {
-			n := int(binary.NativeEndian.Uint32(b))
-			if n < unix.SizeofNlMsghdr || n > len(b) || !yield(b[:n]) {
-				return
-			}
-			b = b[min(align(n), len(b)):]
-		}
-	}
-}
-
-// A kernelSocket is a socket of the kernel's netlink. It reads and writes by itself, since netlink.Conn
-// copies each message and reads its answers into new memory.
-type kernelSocket struct {
-	conn *netlink.Conn
-	raw  syscall.RawConn
-	room int // how long a message the send buffer takes
-}
-
-// newKernelSocket sets up a netlink connection.
-func newKernelSocket(nl *netlink.Conn) (*kernelSocket, error) {
-	for _, o := range []netlink.ConnOption{netlink.ExtendedAcknowledge, netlink.CapAcknowledge} {
-		if err := nl.SetOption(o, true); err != nil {
-			return nil, fmt.Errorf("set netlink option %d: %w", o, err)
-		}
-	}
-	if err := nl.SetReadBuffer(receiveQueue); err != nil {
-		return nil, fmt.Errorf("enlarge the receive buffer: %w", err)
-	}
-	raw, err := nl.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
-	return &kernelSocket{conn: nl, raw: raw}, nil
-}
-
-// send sends b as it is, in a send buffer that is made large enough: a transaction cannot be cut.
-func (s *kernelSocket) send(b []byte) error {
-	if len(b)+sendSlack > s.room {
-		room := 2 * (len(b) + sendSlack)
-		if err := s.conn.SetWriteBuffer(room); err != nil {
-			return fmt.Errorf("enlarge the send buffer to %d bytes: %w", room, err)
-		}
-		s.room = room
-	}
-	var err error
-	if e := s.raw.Write(func(fd uintptr) bool {
-		err = retry(func() error { return unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
-		return true
-	}); e != nil {
-		return e
-	}
-	return err
-}
-
-// receive reads one datagram, if there is one.
-func (s *kernelSocket) receive(b []byte) (n int, err error) {
-	if e := s.raw.Read(func(fd uintptr) bool {
-		err = retry(func() (err error) {
-			n, _, err = unix.Recvfrom(int(fd), b, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-			return err
-		})
-		return true
-	}); e != nil {
-		return 0, e
-	}
-	if n > len(b) {
-		return 0, fmt.Errorf("an answer of %d bytes is too long", n)
-	}
-	return n, err
-}
-
-// close closes the socket.
-func (s *kernelSocket) close() error { return s.conn.Close() }
-
-// retry calls f again for as long as a signal interrupts it.
-func retry(f func() error) error {
-	for {
-		if err := f(); !errors.Is(err, unix.EINTR) {
-			return err
 		}
 	}
 }

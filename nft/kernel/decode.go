@@ -8,34 +8,35 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
 // decodeTable returns the name and the comment of a table from the attributes of NFT_MSG_NEWTABLE.
 func decodeTable(b []byte) (name, text string) {
-	return string(cString(find(b, unix.NFTA_TABLE_NAME))), string(comment(find(b, attrTableUserdata), udComment))
+	return string(wire.CString(wire.Find(b, unix.NFTA_TABLE_NAME))), string(comment(wire.Find(b, attrTableUserdata), udComment))
 }
 
 // decodeChain returns a chain, without rules, and the name of its table from the attributes of
 // NFT_MSG_NEWCHAIN.
 func decodeChain(b []byte) (table string, c nft.Chain) {
-	for typ, data := range attrs(b) {
+	for typ, data := range wire.Attrs(b) {
 		switch typ {
 		case unix.NFTA_CHAIN_TABLE:
-			table = string(cString(data))
+			table = string(wire.CString(data))
 		case unix.NFTA_CHAIN_NAME:
-			c.Name = string(cString(data))
+			c.Name = string(wire.CString(data))
 		case unix.NFTA_CHAIN_HOOK:
 			c.Base = &nft.Base{
-				Type:     nft.ChainType(cString(find(b, unix.NFTA_CHAIN_TYPE))),
-				Hook:     nft.Hook(number(find(data, unix.NFTA_HOOK_HOOKNUM))),
-				Priority: int32(number(find(data, unix.NFTA_HOOK_PRIORITY))),
+				Type:     nft.ChainType(wire.CString(wire.Find(b, unix.NFTA_CHAIN_TYPE))),
+				Hook:     nft.Hook(number(wire.Find(data, unix.NFTA_HOOK_HOOKNUM))),
+				Priority: int32(number(wire.Find(data, unix.NFTA_HOOK_PRIORITY))),
 			}
 		case attrChainUserdata:
 			c.Comment = string(comment(data, udComment))
 		}
 	}
-	if p := find(b, unix.NFTA_CHAIN_POLICY); c.Base != nil && p != nil && number(p) != verdictAccept {
+	if p := wire.Find(b, unix.NFTA_CHAIN_POLICY); c.Base != nil && p != nil && number(p) != verdictAccept {
 		// Ours all accept; nothing else of the chain could say that this one does not.
 		c.Base.Type += " (policy drop)"
 	}
@@ -45,12 +46,12 @@ func decodeChain(b []byte) (table string, c nft.Chain) {
 // decodeRule returns a rule and the names of its table and chain from the attributes of
 // NFT_MSG_NEWRULE.
 func decodeRule(f nft.Family, b []byte) (table, chain string, r nft.Rule) {
-	for typ, data := range attrs(b) {
+	for typ, data := range wire.Attrs(b) {
 		switch typ {
 		case unix.NFTA_RULE_TABLE:
-			table = string(cString(data))
+			table = string(wire.CString(data))
 		case unix.NFTA_RULE_CHAIN:
-			chain = string(cString(data))
+			chain = string(wire.CString(data))
 		case unix.NFTA_RULE_EXPRESSIONS:
 			r.Stmts = decodeExprs(f, data)
 		case unix.NFTA_RULE_USERDATA:
@@ -63,9 +64,9 @@ func decodeRule(f nft.Family, b []byte) (table, chain string, r nft.Rule) {
 // decodeExprs returns the statements that a list of expressions means.
 func decodeExprs(f nft.Family, b []byte) []nft.Stmt {
 	var exprs []expr.Any
-	for _, elem := range attrs(b) {
-		name := string(cString(find(elem, unix.NFTA_EXPR_NAME)))
-		e, err := decodeExpr(f, name, find(elem, unix.NFTA_EXPR_DATA))
+	for _, elem := range wire.Attrs(b) {
+		name := string(wire.CString(wire.Find(elem, unix.NFTA_EXPR_NAME)))
+		e, err := decodeExpr(f, name, wire.Find(elem, unix.NFTA_EXPR_DATA))
 		if err != nil {
 			return []nft.Stmt{nft.Unknown{Text: err.Error()}}
 		}
@@ -118,13 +119,13 @@ func decodeExpr(f nft.Family, name string, data []byte) (expr.Any, error) {
 
 // decodeImmediate returns a value or a verdict.
 func decodeImmediate(b []byte) (expr.Any, error) {
-	data := find(b, unix.NFTA_IMMEDIATE_DATA)
-	if verdict := find(data, unix.NFTA_DATA_VERDICT); verdict != nil {
-		code := int32(number(find(verdict, unix.NFTA_VERDICT_CODE)))
-		return &expr.Verdict{Kind: expr.VerdictKind(code), Chain: string(cString(find(verdict, unix.NFTA_VERDICT_CHAIN)))}, nil
+	data := wire.Find(b, unix.NFTA_IMMEDIATE_DATA)
+	if verdict := wire.Find(data, unix.NFTA_DATA_VERDICT); verdict != nil {
+		code := int32(number(wire.Find(verdict, unix.NFTA_VERDICT_CODE)))
+		return &expr.Verdict{Kind: expr.VerdictKind(code), Chain: string(wire.CString(wire.Find(verdict, unix.NFTA_VERDICT_CHAIN)))}, nil
 	}
-	value := find(data, unix.NFTA_DATA_VALUE)
-	return &expr.Immediate{Register: number(find(b, unix.NFTA_IMMEDIATE_DREG)), Data: append([]byte(nil), value...)}, nil
+	value := wire.Find(data, unix.NFTA_DATA_VALUE)
+	return &expr.Immediate{Register: number(wire.Find(b, unix.NFTA_IMMEDIATE_DREG)), Data: append([]byte(nil), value...)}, nil
 }
 
 // normal returns e without what the kernel adds: a range of one address and port, and the flag that
@@ -147,16 +148,16 @@ func normal(e expr.Any) expr.Any {
 // decodeSet returns the definition of a set from the attributes of NFT_MSG_NEWSET. What it does not say
 // as we would becomes a set with a key of an unknown kind.
 func decodeSet(f nft.Family, b []byte) nft.Set {
-	ud := find(b, unix.NFTA_SET_USERDATA)
-	flags := number(find(b, unix.NFTA_SET_FLAGS))
+	ud := wire.Find(b, unix.NFTA_SET_USERDATA)
+	flags := number(wire.Find(b, unix.NFTA_SET_FLAGS))
 	s := nft.Set{
-		Name:     string(cString(find(b, unix.NFTA_SET_NAME))),
+		Name:     string(wire.CString(wire.Find(b, unix.NFTA_SET_NAME))),
 		Comment:  string(comment(ud, udSetComment)),
 		Interval: flags&unix.NFT_SET_INTERVAL != 0,
 		Dynamic:  flags&unix.NFT_SET_EVAL != 0,
-		Size:     number(find(find(b, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
+		Size:     number(wire.Find(wire.Find(b, unix.NFTA_SET_DESC), unix.NFTA_SET_DESC_SIZE)),
 	}
-	if t := find(b, unix.NFTA_SET_TIMEOUT); len(t) == 8 {
+	if t := wire.Find(b, unix.NFTA_SET_TIMEOUT); len(t) == 8 {
 		s.Timeout = time.Duration(binary.BigEndian.Uint64(t)) * time.Millisecond
 	}
 	for typ, data := range userdata(ud) {
@@ -195,14 +196,14 @@ func decodeFields(b []byte) (fields []nft.Field, rest []byte) {
 // sameSet reports whether two definitions have the same attributes of those that matter.
 func sameSet(a, b []byte) bool {
 	// The kernel leaves out flags that are zero.
-	if number(find(a, unix.NFTA_SET_FLAGS)) != number(find(b, unix.NFTA_SET_FLAGS)) {
+	if number(wire.Find(a, unix.NFTA_SET_FLAGS)) != number(wire.Find(b, unix.NFTA_SET_FLAGS)) {
 		return false
 	}
 	for _, typ := range []uint16{
 		unix.NFTA_SET_KEY_TYPE, unix.NFTA_SET_KEY_LEN, unix.NFTA_SET_DATA_TYPE, unix.NFTA_SET_TIMEOUT,
 		unix.NFTA_SET_USERDATA,
 	} {
-		if !bytes.Equal(find(a, typ), find(b, typ)) {
+		if !bytes.Equal(wire.Find(a, typ), wire.Find(b, typ)) {
 			return false
 		}
 	}
@@ -218,7 +219,7 @@ type elementDecoder struct {
 
 // decode appends the elements of an NFT_MSG_NEWSETELEM, given as its attributes.
 func (d *elementDecoder) decode(elements []nft.Element, b []byte) []nft.Element {
-	for _, data := range attrs(find(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
+	for _, data := range wire.Attrs(wire.Find(b, unix.NFTA_SET_ELEM_LIST_ELEMENTS)) {
 		elements = append(elements, nft.Element{})
 		d.element(&elements[len(elements)-1], data)
 	}
@@ -227,19 +228,19 @@ func (d *elementDecoder) decode(elements []nft.Element, b []byte) []nft.Element 
 
 // element reads one element.
 func (d *elementDecoder) element(e *nft.Element, b []byte) {
-	for typ, data := range attrs(b) {
+	for typ, data := range wire.Attrs(b) {
 		switch typ {
 		case unix.NFTA_SET_ELEM_KEY:
-			e.Key = value(find(data, unix.NFTA_DATA_VALUE))
+			e.Key = value(wire.Find(data, unix.NFTA_DATA_VALUE))
 		case attrElemKeyEnd:
-			e.End = value(find(data, unix.NFTA_DATA_VALUE))
+			e.End = value(wire.Find(data, unix.NFTA_DATA_VALUE))
 		case unix.NFTA_SET_ELEM_DATA:
-			if verdict := find(data, unix.NFTA_DATA_VERDICT); verdict != nil {
-				code := int32(number(find(verdict, unix.NFTA_VERDICT_CODE)))
-				e.Verdict, _ = verdictOf(code, d.name(cString(find(verdict, unix.NFTA_VERDICT_CHAIN))))
+			if verdict := wire.Find(data, unix.NFTA_DATA_VERDICT); verdict != nil {
+				code := int32(number(wire.Find(verdict, unix.NFTA_VERDICT_CODE)))
+				e.Verdict, _ = verdictOf(code, d.name(wire.CString(wire.Find(verdict, unix.NFTA_VERDICT_CHAIN))))
 				continue
 			}
-			e.Data = value(find(data, unix.NFTA_DATA_VALUE))
+			e.Data = value(wire.Find(data, unix.NFTA_DATA_VALUE))
 		case unix.NFTA_SET_ELEM_USERDATA:
 			e.Comment = string(comment(data, udComment))
 		}
@@ -269,5 +270,13 @@ func value(b []byte) nft.Value {
 	}
 	var padded [nft.MaxValue]byte
 	copy(padded[:], b)
-	return nft.ValueOf(padded[:align(len(b))])
+	return nft.ValueOf(padded[:wire.Align(len(b))])
+}
+
+// number returns the number in network byte order that is all of b; 0 if b has another length.
+func number(b []byte) uint32 {
+	if len(b) != 4 {
+		return 0
+	}
+	return binary.BigEndian.Uint32(b)
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/nfttest"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -20,7 +21,7 @@ func FuzzDecode(f *testing.F) {
 	}
 	f.Add(errorMessage(1, unix.ENOENT))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		for m := range messages(b) {
+		for m := range wire.Messages(b) {
 			parseReply(m)
 			elementAt(append(make([]byte, 0, headers), m...), 7)
 		}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -101,8 +102,7 @@ func (b *Batch) encode(tx nft.Tx, first uint32) error {
 	// The last message that does something asks for an ack. BATCH_END cannot: kernels before 6.10
 	// ignore its flags.
 	last := b.marks[len(b.marks)-1].offset
-	flags := binary.NativeEndian.Uint16(b.buf[last+6:])
-	binary.NativeEndian.PutUint16(b.buf[last+6:], flags|unix.NLM_F_ACK)
+	wire.Message(b.buf[last:]).Acknowledge()
 	b.control(unix.NFNL_MSG_BATCH_END)
 	return nil
 }
@@ -125,18 +125,11 @@ func (b *Batch) begin(typ, flags uint16, family uint8, step int) int {
 
 // appendMessageHeader appends nlmsghdr and nfgenmsg with the length still zero.
 func appendMessageHeader(b []byte, typ, flags uint16, seq uint32, family uint8) []byte {
-	b = append(b, 0, 0, 0, 0)
-	b = binary.NativeEndian.AppendUint16(b, typ)
-	b = binary.NativeEndian.AppendUint16(b, flags)
-	b = binary.NativeEndian.AppendUint32(b, seq)
-	b = append(b, 0, 0, 0, 0)
-	return append(b, family, unix.NFNETLINK_V0, 0, 0)
+	return append(wire.OpenMessage(b, typ, flags, seq), family, unix.NFNETLINK_V0, 0, 0)
 }
 
 // end writes the length of the message that begins at start.
-func (b *Batch) end(start int) {
-	binary.NativeEndian.PutUint32(b.buf[start:], uint32(len(b.buf)-start))
-}
+func (b *Batch) end(start int) { wire.CloseMessage(b.buf, start) }
 
 // protocol returns the number that the kernel has for a family.
 func protocol(f nft.Family) uint8 {
@@ -166,13 +159,13 @@ func (b *Batch) object(op *nft.Op, step int) error {
 func (b *Batch) table(op *nft.Op, step int) {
 	if op.Verb == nft.Delete {
 		start := b.begin(nftType(unix.NFT_MSG_DELTABLE), 0, protocol(op.Family), step)
-		b.buf = appendString(b.buf, unix.NFTA_TABLE_NAME, op.Name)
+		b.buf = wire.AppendString(b.buf, unix.NFTA_TABLE_NAME, op.Name)
 		b.end(start)
 		return
 	}
 	start := b.begin(nftType(unix.NFT_MSG_NEWTABLE), unix.NLM_F_CREATE, protocol(op.Family), step)
-	b.buf = appendString(b.buf, unix.NFTA_TABLE_NAME, op.Name)
-	b.buf = appendUint32(b.buf, unix.NFTA_TABLE_FLAGS, 0)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_TABLE_NAME, op.Name)
+	b.buf = wire.AppendUint32(b.buf, unix.NFTA_TABLE_FLAGS, 0)
 	b.buf = appendComment(b.buf, attrTableUserdata, op.Table.Comment)
 	b.end(start)
 }
@@ -184,13 +177,13 @@ func (b *Batch) chain(op *nft.Op, step int) error {
 		b.newChain(op, step)
 	}
 	start := b.begin(nftType(unix.NFT_MSG_DELRULE), 0, protocol(op.Family), step)
-	b.buf = appendString(b.buf, unix.NFTA_RULE_TABLE, op.Name)
-	b.buf = appendString(b.buf, unix.NFTA_RULE_CHAIN, op.Chain.Name)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_RULE_TABLE, op.Name)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_RULE_CHAIN, op.Chain.Name)
 	b.end(start)
 	if op.Verb == nft.Delete {
 		start := b.begin(nftType(unix.NFT_MSG_DELCHAIN), 0, protocol(op.Family), step)
-		b.buf = appendString(b.buf, unix.NFTA_CHAIN_TABLE, op.Name)
-		b.buf = appendString(b.buf, unix.NFTA_CHAIN_NAME, op.Chain.Name)
+		b.buf = wire.AppendString(b.buf, unix.NFTA_CHAIN_TABLE, op.Name)
+		b.buf = wire.AppendString(b.buf, unix.NFTA_CHAIN_NAME, op.Chain.Name)
 		b.end(start)
 		return nil
 	}
@@ -205,16 +198,16 @@ func (b *Batch) chain(op *nft.Op, step int) error {
 // newChain appends the message that makes a chain.
 func (b *Batch) newChain(op *nft.Op, step int) {
 	start := b.begin(nftType(unix.NFT_MSG_NEWCHAIN), unix.NLM_F_CREATE, protocol(op.Family), step)
-	b.buf = appendString(b.buf, unix.NFTA_CHAIN_TABLE, op.Name)
-	b.buf = appendString(b.buf, unix.NFTA_CHAIN_NAME, op.Chain.Name)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_CHAIN_TABLE, op.Name)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_CHAIN_NAME, op.Chain.Name)
 	if base := op.Chain.Base; base != nil {
 		var hook int
-		b.buf, hook = openNested(b.buf, unix.NFTA_CHAIN_HOOK)
-		b.buf = appendUint32(b.buf, unix.NFTA_HOOK_HOOKNUM, uint32(base.Hook))
-		b.buf = appendUint32(b.buf, unix.NFTA_HOOK_PRIORITY, uint32(base.Priority))
-		closeNested(b.buf, hook)
-		b.buf = appendUint32(b.buf, unix.NFTA_CHAIN_POLICY, verdictAccept)
-		b.buf = appendString(b.buf, unix.NFTA_CHAIN_TYPE, string(base.Type))
+		b.buf, hook = wire.OpenNested(b.buf, unix.NFTA_CHAIN_HOOK)
+		b.buf = wire.AppendUint32(b.buf, unix.NFTA_HOOK_HOOKNUM, uint32(base.Hook))
+		b.buf = wire.AppendUint32(b.buf, unix.NFTA_HOOK_PRIORITY, uint32(base.Priority))
+		wire.CloseNested(b.buf, hook)
+		b.buf = wire.AppendUint32(b.buf, unix.NFTA_CHAIN_POLICY, verdictAccept)
+		b.buf = wire.AppendString(b.buf, unix.NFTA_CHAIN_TYPE, string(base.Type))
 	}
 	b.buf = appendComment(b.buf, attrChainUserdata, op.Chain.Comment)
 	b.end(start)
@@ -230,18 +223,18 @@ func (b *Batch) rule(op *nft.Op, r *nft.Rule, step int) error {
 		return err
 	}
 	start := b.begin(nftType(unix.NFT_MSG_NEWRULE), unix.NLM_F_CREATE|unix.NLM_F_APPEND, protocol(op.Family), step)
-	b.buf = appendString(b.buf, unix.NFTA_RULE_TABLE, op.Name)
-	b.buf = appendString(b.buf, unix.NFTA_RULE_CHAIN, op.Chain.Name)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_RULE_TABLE, op.Name)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_RULE_CHAIN, op.Chain.Name)
 	var list int
-	b.buf, list = openNested(b.buf, unix.NFTA_RULE_EXPRESSIONS)
+	b.buf, list = wire.OpenNested(b.buf, unix.NFTA_RULE_EXPRESSIONS)
 	for _, e := range exprs {
 		data, err := marshal(protocol(op.Family), e)
 		if err != nil {
 			return fmt.Errorf("marshal %T: %w", e, err)
 		}
-		b.buf = appendBytes(b.buf, unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
+		b.buf = wire.AppendBytes(b.buf, unix.NFTA_LIST_ELEM|unix.NLA_F_NESTED, data)
 	}
-	closeNested(b.buf, list)
+	wire.CloseNested(b.buf, list)
 	b.buf = appendComment(b.buf, unix.NFTA_RULE_USERDATA, r.Comment)
 	b.end(start)
 	return nil
@@ -256,9 +249,9 @@ func marshal(family uint8, e expr.Any) ([]byte, error) {
 	// The library leaves out the checksum flags where the header has no checksum of its own: writing
 	// an IPv6 address would leave the checksum behind it wrong.
 	if w, ok := e.(*expr.Payload); ok && w.CsumType == expr.CsumTypeNone && w.CsumFlags != 0 {
-		name := appendString(nil, unix.NFTA_EXPR_NAME, "payload")
-		data = appendUint32(data, unix.NFTA_PAYLOAD_CSUM_FLAGS, w.CsumFlags)
-		closeNested(data, len(name))
+		name := wire.AppendString(nil, unix.NFTA_EXPR_NAME, "payload")
+		data = wire.AppendUint32(data, unix.NFTA_PAYLOAD_CSUM_FLAGS, w.CsumFlags)
+		wire.CloseNested(data, len(name))
 	}
 	return data, nil
 }
@@ -267,16 +260,16 @@ func marshal(family uint8, e expr.Any) ([]byte, error) {
 func (b *Batch) set(op *nft.Op, step int) error {
 	if op.Verb == nft.Delete {
 		start := b.begin(nftType(unix.NFT_MSG_DELSET), 0, protocol(op.Family), step)
-		b.buf = appendString(b.buf, unix.NFTA_SET_TABLE, op.Name)
-		b.buf = appendString(b.buf, unix.NFTA_SET_NAME, op.Set.Name)
+		b.buf = wire.AppendString(b.buf, unix.NFTA_SET_TABLE, op.Name)
+		b.buf = wire.AppendString(b.buf, unix.NFTA_SET_NAME, op.Set.Name)
 		b.end(start)
 		return nil
 	}
 	b.sets++
 	start := b.begin(nftType(unix.NFT_MSG_NEWSET), unix.NLM_F_CREATE, protocol(op.Family), step)
-	b.buf = appendString(b.buf, unix.NFTA_SET_TABLE, op.Name)
-	b.buf = appendString(b.buf, unix.NFTA_SET_NAME, op.Set.Name)
-	b.buf = appendUint32(b.buf, unix.NFTA_SET_ID, b.sets)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_SET_TABLE, op.Name)
+	b.buf = wire.AppendString(b.buf, unix.NFTA_SET_NAME, op.Set.Name)
+	b.buf = wire.AppendUint32(b.buf, unix.NFTA_SET_ID, b.sets)
 	var err error
 	b.buf, err = appendSet(b.buf, op.Family, op.Set)
 	b.end(start)

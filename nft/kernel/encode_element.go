@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -44,9 +45,9 @@ func (b *Batch) list(op *nft.Op, step int) *list {
 // reset begins a list.
 func (l *list) reset(op *nft.Op, step int) {
 	*l = list{verb: op.Verb, family: op.Family, table: op.Name, set: op.Set.Name, buf: l.buf[:0], step: step}
-	l.buf = appendString(l.buf, unix.NFTA_SET_ELEM_LIST_TABLE, l.table)
-	l.buf = appendString(l.buf, unix.NFTA_SET_ELEM_LIST_SET, l.set)
-	l.buf, l.start = openNested(l.buf, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	l.buf = wire.AppendString(l.buf, unix.NFTA_SET_ELEM_LIST_TABLE, l.table)
+	l.buf = wire.AppendString(l.buf, unix.NFTA_SET_ELEM_LIST_SET, l.set)
+	l.buf, l.start = wire.OpenNested(l.buf, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 }
 
 // flush sends off all open lists.
@@ -66,7 +67,7 @@ func (b *Batch) send(l *list) {
 	if l.verb == nft.Delete {
 		typ, flags = nftType(unix.NFT_MSG_DELSETELEM), 0
 	}
-	closeNested(l.buf, l.start)
+	wire.CloseNested(l.buf, l.start)
 	start := b.begin(typ, flags, protocol(l.family), l.step)
 	b.buf = append(b.buf, l.buf...)
 	b.end(start)
@@ -76,7 +77,7 @@ func (b *Batch) send(l *list) {
 // appendElement appends an element to a list. To delete one its key is enough.
 func appendElement(b []byte, op *nft.Op) []byte {
 	e, set := op.Element, op.Set
-	b, elem := openNested(b, unix.NFTA_LIST_ELEM)
+	b, elem := wire.OpenNested(b, unix.NFTA_LIST_ELEM)
 	b = appendValue(b, unix.NFTA_SET_ELEM_KEY, op.Family, set.Key, &e.Key)
 	if set.Interval {
 		end := &e.End
@@ -94,7 +95,7 @@ func appendElement(b []byte, op *nft.Op) []byte {
 		}
 		b = appendComment(b, unix.NFTA_SET_ELEM_USERDATA, e.Comment)
 	}
-	closeNested(b, elem)
+	wire.CloseNested(b, elem)
 	return b
 }
 
@@ -104,8 +105,8 @@ func appendValue(b []byte, attr uint16, f nft.Family, fields []nft.Field, v *nft
 	if len(fields) == 1 {
 		data = data[:min(len(data), typeOf(f, fields[0]).size)]
 	}
-	b = appendHeader(b, attr|unix.NLA_F_NESTED, attrHeader+align(len(data)))
-	return appendBytes(b, unix.NFTA_DATA_VALUE, data)
+	b = wire.AppendHeader(b, attr|unix.NLA_F_NESTED, wire.AttrHeaderSize+wire.Align(len(data)))
+	return wire.AppendBytes(b, unix.NFTA_DATA_VALUE, data)
 }
 
 // appendVerdict appends a verdict as the value of an element. The kernel refuses one that is none.
@@ -114,13 +115,13 @@ func appendVerdict(b []byte, v nft.Verdict) []byte {
 	if !ok {
 		return b
 	}
-	b, data := openNested(b, unix.NFTA_SET_ELEM_DATA)
-	b, verdict := openNested(b, unix.NFTA_DATA_VERDICT)
-	b = appendUint32(b, unix.NFTA_VERDICT_CODE, uint32(code))
+	b, data := wire.OpenNested(b, unix.NFTA_SET_ELEM_DATA)
+	b, verdict := wire.OpenNested(b, unix.NFTA_DATA_VERDICT)
+	b = wire.AppendUint32(b, unix.NFTA_VERDICT_CODE, uint32(code))
 	if v.Chain != "" {
-		b = appendString(b, unix.NFTA_VERDICT_CHAIN, v.Chain)
+		b = wire.AppendString(b, unix.NFTA_VERDICT_CHAIN, v.Chain)
 	}
-	closeNested(b, verdict)
-	closeNested(b, data)
+	wire.CloseNested(b, verdict)
+	wire.CloseNested(b, data)
 	return b
 }

@@ -6,6 +6,7 @@ import (
 	"fmt"
 
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -41,31 +42,28 @@ type reply struct {
 }
 
 // parseReply reads an NLMSG_ERROR message, headers included.
-func parseReply(msg []byte) (reply, bool) {
+func parseReply(msg wire.Message) (reply, bool) {
 	const body = unix.SizeofNlMsghdr + 4 + unix.SizeofNlMsghdr
 	if len(msg) < body {
 		return reply{}, false
 	}
-	r := reply{seq: binary.NativeEndian.Uint32(msg[8:])}
-	if errno := -int32(binary.NativeEndian.Uint32(msg[unix.SizeofNlMsghdr:])); errno != 0 {
-		r.err = unix.Errno(errno)
-	}
-	flags := binary.NativeEndian.Uint16(msg[6:])
+	r := reply{seq: msg.Seq(), err: msg.Err()}
+	flags := msg.Flags()
 	if flags&errTLVs == 0 {
 		return r, true
 	}
 	rest := msg[body:]
 	if flags&errCapped == 0 {
 		n := int(binary.NativeEndian.Uint32(msg[unix.SizeofNlMsghdr+4:])) - unix.SizeofNlMsghdr
-		if n < 0 || align(n) > len(rest) {
+		if n < 0 || wire.Align(n) > len(rest) {
 			return r, true
 		}
-		rest = rest[align(n):]
+		rest = rest[wire.Align(n):]
 	}
-	for typ, data := range attrs(rest) {
+	for typ, data := range wire.Attrs(rest) {
 		switch {
 		case typ == errAttrMessage:
-			r.text = string(cString(data))
+			r.text = string(wire.CString(data))
 		case typ == errAttrOffset && len(data) == 4:
 			r.offset = int(binary.NativeEndian.Uint32(data))
 		}
@@ -107,9 +105,9 @@ func (b *Batch) stepAt(tx nft.Tx, message, offset int) (nft.Op, bool) {
 			continue
 		}
 		attributes := msg[headers:]
-		if string(cString(find(attributes, unix.NFTA_SET_ELEM_LIST_TABLE))) == op.Name &&
-			string(cString(find(attributes, unix.NFTA_SET_ELEM_LIST_SET))) == op.Set.Name &&
-			bytes.Equal(elementKey(appendElement(nil, &op)[attrHeader:]), key) {
+		if string(wire.CString(wire.Find(attributes, unix.NFTA_SET_ELEM_LIST_TABLE))) == op.Name &&
+			string(wire.CString(wire.Find(attributes, unix.NFTA_SET_ELEM_LIST_SET))) == op.Set.Name &&
+			bytes.Equal(elementKey(appendElement(nil, &op)[wire.AttrHeaderSize:]), key) {
 			return copyOp(op), true
 		}
 	}
@@ -128,28 +126,28 @@ func (b *Batch) message(i int) []byte {
 // elementAt returns the key, as it was sent, of the element that stands at a place in a message, and
 // whether the message holds elements. For a place before all elements it is the first: the kernel
 // did not say which it was.
-func elementAt(msg []byte, offset int) (key []byte, ok bool) {
-	typ := binary.NativeEndian.Uint16(msg[4:])
+func elementAt(msg wire.Message, offset int) (key []byte, ok bool) {
+	typ := msg.Type()
 	if typ != nftType(unix.NFT_MSG_NEWSETELEM) && typ != nftType(unix.NFT_MSG_DELSETELEM) {
 		return nil, false
 	}
-	elements := find(msg[headers:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+	elements := wire.Find(msg[headers:], unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	// elements aliases msg, so what is left behind both says where it begins.
 	at := cap(msg) - cap(elements)
-	for _, data := range attrs(elements) {
+	for _, data := range wire.Attrs(elements) {
 		if key != nil && at > offset {
 			break
 		}
 		key = elementKey(data)
-		at += align(attrHeader + len(data))
+		at += wire.Align(wire.AttrHeaderSize + len(data))
 	}
 	return key, key != nil
 }
 
 // elementKey returns the attributes of an element's key and of the end of its interval.
 func elementKey(element []byte) []byte {
-	key := find(element, unix.NFTA_SET_ELEM_KEY)
-	return append(key[:len(key):len(key)], find(element, attrElemKeyEnd)...)
+	key := wire.Find(element, unix.NFTA_SET_ELEM_KEY)
+	return append(key[:len(key):len(key)], wire.Find(element, attrElemKeyEnd)...)
 }
 
 // copyOp returns a step that shares nothing that the iteration may change.

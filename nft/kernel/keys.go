@@ -1,11 +1,11 @@
 package kernel
 
 import (
-	"encoding/binary"
 	"errors"
 	"iter"
 
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -84,13 +84,13 @@ type keyReader struct {
 func (r *keyReader) add(key *nft.Value) {
 	d := &r.decoder
 	if r.asked == 0 {
-		r.request = appendString(r.request[:0], unix.NFTA_SET_ELEM_LIST_TABLE, r.dump.name)
-		r.request = appendString(r.request, unix.NFTA_SET_ELEM_LIST_SET, d.set.Name)
-		r.request, r.list = openNested(r.request, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
+		r.request = wire.AppendString(r.request[:0], unix.NFTA_SET_ELEM_LIST_TABLE, r.dump.name)
+		r.request = wire.AppendString(r.request, unix.NFTA_SET_ELEM_LIST_SET, d.set.Name)
+		r.request, r.list = wire.OpenNested(r.request, unix.NFTA_SET_ELEM_LIST_ELEMENTS)
 	}
-	b, elem := openNested(r.request, unix.NFTA_LIST_ELEM)
+	b, elem := wire.OpenNested(r.request, unix.NFTA_LIST_ELEM)
 	b = appendValue(b, unix.NFTA_SET_ELEM_KEY, d.family, d.set.Key, key)
-	closeNested(b, elem)
+	wire.CloseNested(b, elem)
 	r.request = b
 	r.asked++
 }
@@ -100,10 +100,10 @@ func (r *keyReader) ask() error {
 	if r.asked == 0 {
 		return nil
 	}
-	closeNested(r.request, r.list)
+	wire.CloseNested(r.request, r.list)
 	r.sent, r.asked = r.sent+r.asked, 0
-	return r.dump.conn.ask(unix.NFT_MSG_GETSETELEM, 0, protocol(r.decoder.family), r.request, func(m []byte) error {
-		if binary.NativeEndian.Uint16(m[4:]) != nftType(unix.NFT_MSG_NEWSETELEM) {
+	return r.dump.conn.ask(unix.NFT_MSG_GETSETELEM, 0, protocol(r.decoder.family), r.request, func(m wire.Message) error {
+		if m.Type() != nftType(unix.NFT_MSG_NEWSETELEM) {
 			return nil
 		}
 		if err := r.dump.check(m); err != nil {

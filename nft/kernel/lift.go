@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/nftables/expr"
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -138,7 +139,7 @@ func readMatch(f nft.Family, exprs []expr.Any) nft.Stmt {
 	}
 	not := cmp.Op == expr.CmpOpNeq
 	if meta, _ := at[expr.Meta](exprs, 0); meta.Key == expr.MetaKeyIIFNAME {
-		name := cString(cmp.Data)
+		name := wire.CString(cmp.Data)
 		return nft.MatchInput{Name: string(name), Prefix: len(name) == len(cmp.Data), Not: not}
 	}
 	load, ok := at[expr.Payload](exprs, 0)

@@ -7,6 +7,7 @@ import (
 	"hash/maphash"
 
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -97,7 +98,7 @@ func (c *Conn) barrier() error {
 	b.control(unix.NFNL_MSG_BATCH_BEGIN)
 	b.control(unix.NFNL_MSG_BATCH_END)
 	c.seq += uint32(len(b.marks))
-	if err := c.sock.send(b.buf); err != nil {
+	if err := c.sock.Send(b.buf); err != nil {
 		return fmt.Errorf("wait for other transactions: %w", err)
 	}
 	return nil
@@ -106,9 +107,9 @@ func (c *Conn) barrier() error {
 // generation returns the number that the kernel counts up with each transaction of anybody.
 func (c *Conn) generation() (uint32, error) {
 	var gen uint32
-	err := c.ask(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, nil, func(msg []byte) error {
-		if binary.NativeEndian.Uint16(msg[4:]) == nftType(unix.NFT_MSG_NEWGEN) && len(msg) >= headers {
-			gen = number(find(msg[headers:], unix.NFTA_GEN_ID))
+	err := c.ask(unix.NFT_MSG_GETGEN, 0, unix.AF_UNSPEC, nil, func(msg wire.Message) error {
+		if msg.Type() == nftType(unix.NFT_MSG_NEWGEN) && len(msg) >= headers {
+			gen = number(wire.Find(msg[headers:], unix.NFTA_GEN_ID))
 		}
 		return nil
 	})
@@ -140,10 +141,10 @@ func (d *dump) table(f nft.Family) (t nft.Table, ok bool, err error) {
 		return t, false, err
 	}
 	clear(d.counts)
-	err = d.list(unix.NFT_MSG_GETSET, f, appendString(nil, unix.NFTA_SET_TABLE, d.name), func(b []byte) {
-		if string(cString(find(b, unix.NFTA_SET_TABLE))) == d.name {
+	err = d.list(unix.NFT_MSG_GETSET, f, wire.AppendString(nil, unix.NFTA_SET_TABLE, d.name), func(b []byte) {
+		if string(wire.CString(wire.Find(b, unix.NFTA_SET_TABLE))) == d.name {
 			t.Sets = append(t.Sets, decodeSet(f, b))
-			d.counts[t.Sets[len(t.Sets)-1].Name] = number(find(b, attrSetCount))
+			d.counts[t.Sets[len(t.Sets)-1].Name] = number(wire.Find(b, attrSetCount))
 		}
 	})
 	if err != nil {
@@ -172,7 +173,7 @@ func (d *dump) chains(t *nft.Table) error {
 	if err != nil {
 		return err
 	}
-	return d.list(unix.NFT_MSG_GETRULE, t.Family, appendString(nil, unix.NFTA_RULE_TABLE, d.name), func(b []byte) {
+	return d.list(unix.NFT_MSG_GETRULE, t.Family, wire.AppendString(nil, unix.NFTA_RULE_TABLE, d.name), func(b []byte) {
 		table, chain, r := decodeRule(t.Family, b)
 		if i, ok := index[chain]; ok && table == d.name {
 			t.Chains[i].Rules = append(t.Chains[i].Rules, r)
@@ -191,8 +192,8 @@ func (d *dump) elements(t *nft.Table, s *nft.Set) error {
 		t.Elements[s.Name] = elements
 		return nil
 	}
-	request := appendString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, d.name)
-	request = appendString(request, unix.NFTA_SET_ELEM_LIST_SET, s.Name)
+	request := wire.AppendString(nil, unix.NFTA_SET_ELEM_LIST_TABLE, d.name)
+	request = wire.AppendString(request, unix.NFTA_SET_ELEM_LIST_SET, s.Name)
 	dec := elementDecoder{family: t.Family, set: s}
 	elements := make([]nft.Element, 0, d.counts[s.Name])
 	err := d.list(unix.NFT_MSG_GETSETELEM, t.Family, request, func(b []byte) {
@@ -226,7 +227,7 @@ func repeats(elements []nft.Element) bool {
 // list dumps objects and gives the attributes of each to take. The messages of a torn dump differ in
 // their generation; nothing else tells.
 func (d *dump) list(msg int, f nft.Family, request []byte, take func(attributes []byte)) error {
-	err := d.conn.ask(msg, unix.NLM_F_DUMP, protocol(f), request, func(m []byte) error {
+	err := d.conn.ask(msg, unix.NLM_F_DUMP, protocol(f), request, func(m wire.Message) error {
 		if err := d.check(m); err != nil {
 			return err
 		}
@@ -240,12 +241,11 @@ func (d *dump) list(msg int, f nft.Family, request []byte, take func(attributes 
 }
 
 // check returns an error if a message is none about our generation.
-func (d *dump) check(m []byte) error {
+func (d *dump) check(m wire.Message) error {
 	if len(m) < headers {
 		return fmt.Errorf("a message of %d bytes", len(m))
 	}
-	flags := binary.NativeEndian.Uint16(m[6:])
-	if binary.BigEndian.Uint16(m[headers-2:]) != d.gen || flags&unix.NLM_F_DUMP_INTR != 0 {
+	if binary.BigEndian.Uint16(m[headers-2:]) != d.gen || m.Flags()&unix.NLM_F_DUMP_INTR != 0 {
 		return errTorn
 	}
 	return nil
@@ -268,25 +268,25 @@ func getNames(msg int) string {
 
 // ask sends a request and gives each message of the answer to take, headers included. After an error
 // of take the rest of the answer is read and thrown away.
-func (c *Conn) ask(msg int, flags uint16, family uint8, request []byte, take func(msg []byte) error) error {
+func (c *Conn) ask(msg int, flags uint16, family uint8, request []byte, take func(msg wire.Message) error) error {
 	c.seq++
 	b := appendMessageHeader(nil, nftType(msg), unix.NLM_F_REQUEST|unix.NLM_F_ACK|flags, c.seq, family)
 	b = append(b, request...)
-	binary.NativeEndian.PutUint32(b, uint32(len(b)))
-	if err := c.sock.send(b); err != nil {
+	wire.CloseMessage(b, 0)
+	if err := c.sock.Send(b); err != nil {
 		return err
 	}
 	var failed error
 	for {
-		n, err := c.sock.receive(c.in)
+		answer, err := c.sock.Receive()
 		if err != nil {
 			return fmt.Errorf("receive: %w", err)
 		}
-		for m := range messages(c.in[:n]) {
-			if binary.NativeEndian.Uint32(m[8:]) != c.seq {
+		for m := range wire.Messages(answer) {
+			if m.Seq() != c.seq {
 				continue // the answer to something earlier
 			}
-			switch typ := binary.NativeEndian.Uint16(m[4:]); {
+			switch typ := m.Type(); {
 			case typ == unix.NLMSG_ERROR:
 				r, ok := parseReply(m)
 				if !ok {
@@ -294,20 +294,10 @@ func (c *Conn) ask(msg int, flags uint16, family uint8, request []byte, take fun
 				}
 				return errors.Join(failed, r.err)
 			case typ == unix.NLMSG_DONE:
-				return errors.Join(failed, doneError(m))
+				return errors.Join(failed, m.Err())
 			case failed == nil:
 				failed = take(m)
 			}
 		}
 	}
-}
-
-// doneError returns the error in the message that ends a dump.
-func doneError(m []byte) error {
-	if len(m) >= unix.SizeofNlMsghdr+4 {
-		if errno := -int32(binary.NativeEndian.Uint32(m[unix.SizeofNlMsghdr:])); errno > 0 {
-			return unix.Errno(errno)
-		}
-	}
-	return nil
 }

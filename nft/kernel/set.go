@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -56,7 +57,7 @@ func layout(f nft.Family, fields []nft.Field) (typ uint32, size int, err error) 
 		if len(fields) == 1 {
 			return typ, t.size, nil
 		}
-		size += align(t.size)
+		size += wire.Align(t.size)
 	}
 	if size == 0 || size > nft.MaxValue {
 		return 0, 0, fmt.Errorf("%d fields of %d bytes cannot be in a set", len(fields), size)
@@ -88,30 +89,30 @@ func appendSet(b []byte, f nft.Family, s *nft.Set) ([]byte, error) {
 	if s.Interval && len(s.Key) == 1 {
 		return b, fmt.Errorf("an interval set needs several key fields")
 	}
-	b = appendUint32(b, unix.NFTA_SET_FLAGS, setFlags(s))
-	b = appendUint32(b, unix.NFTA_SET_KEY_TYPE, keyType)
-	b = appendUint32(b, unix.NFTA_SET_KEY_LEN, uint32(keyLen))
+	b = wire.AppendUint32(b, unix.NFTA_SET_FLAGS, setFlags(s))
+	b = wire.AppendUint32(b, unix.NFTA_SET_KEY_TYPE, keyType)
+	b = wire.AppendUint32(b, unix.NFTA_SET_KEY_LEN, uint32(keyLen))
 	switch {
 	case s.IsVerdictMap():
-		b = appendUint32(b, unix.NFTA_SET_DATA_TYPE, typeVerdict)
-		b = appendUint32(b, unix.NFTA_SET_DATA_LEN, 0)
+		b = wire.AppendUint32(b, unix.NFTA_SET_DATA_TYPE, typeVerdict)
+		b = wire.AppendUint32(b, unix.NFTA_SET_DATA_LEN, 0)
 	case s.IsMap():
 		typ, size, err := layout(f, s.Data)
 		if err != nil {
 			return b, fmt.Errorf("data: %w", err)
 		}
-		b = appendUint32(b, unix.NFTA_SET_DATA_TYPE, typ)
-		b = appendUint32(b, unix.NFTA_SET_DATA_LEN, uint32(size))
+		b = wire.AppendUint32(b, unix.NFTA_SET_DATA_TYPE, typ)
+		b = wire.AppendUint32(b, unix.NFTA_SET_DATA_LEN, uint32(size))
 	}
 	b = appendDesc(b, f, s)
 	if s.Timeout > 0 {
-		b = appendUint64(b, unix.NFTA_SET_TIMEOUT, uint64(s.Timeout.Milliseconds()))
+		b = binary.BigEndian.AppendUint64(wire.AppendHeader(b, unix.NFTA_SET_TIMEOUT, 8), uint64(s.Timeout.Milliseconds()))
 	}
 	ud := setUserdata(f, s)
 	if len(ud) > maxUserdata || len(s.Comment) > maxComment {
 		return b, errComment
 	}
-	return appendBytes(b, unix.NFTA_SET_USERDATA, ud), nil
+	return wire.AppendBytes(b, unix.NFTA_SET_USERDATA, ud), nil
 }
 
 // appendDesc appends the size of a set and, for intervals, the lengths of the fields.
@@ -119,21 +120,21 @@ func appendDesc(b []byte, f nft.Family, s *nft.Set) []byte {
 	if s.Size == 0 && !s.Interval {
 		return b
 	}
-	b, desc := openNested(b, unix.NFTA_SET_DESC)
+	b, desc := wire.OpenNested(b, unix.NFTA_SET_DESC)
 	if s.Size > 0 {
-		b = appendUint32(b, unix.NFTA_SET_DESC_SIZE, s.Size)
+		b = wire.AppendUint32(b, unix.NFTA_SET_DESC_SIZE, s.Size)
 	}
 	if s.Interval {
 		var concat, elem int
-		b, concat = openNested(b, attrDescConcat)
+		b, concat = wire.OpenNested(b, attrDescConcat)
 		for _, field := range s.Key {
-			b, elem = openNested(b, unix.NFTA_LIST_ELEM)
-			b = appendUint32(b, attrFieldLen, uint32(typeOf(f, field).size))
-			closeNested(b, elem)
+			b, elem = wire.OpenNested(b, unix.NFTA_LIST_ELEM)
+			b = wire.AppendUint32(b, attrFieldLen, uint32(typeOf(f, field).size))
+			wire.CloseNested(b, elem)
 		}
-		closeNested(b, concat)
+		wire.CloseNested(b, concat)
 	}
-	closeNested(b, desc)
+	wire.CloseNested(b, desc)
 	return b
 }
 

@@ -7,6 +7,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/nfttest"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -23,21 +24,21 @@ type answer struct {
 	err  error
 }
 
-func (s *scriptedSocket) send(b []byte) error {
+func (s *scriptedSocket) Send(b []byte) error {
 	s.queue = append(s.queue, s.answer(b)...)
 	return nil
 }
 
-func (s *scriptedSocket) receive(b []byte) (int, error) {
+func (s *scriptedSocket) Receive() ([]byte, error) {
 	if len(s.queue) == 0 {
-		return 0, unix.EAGAIN
+		return nil, unix.EAGAIN
 	}
 	a := s.queue[0]
 	s.queue = s.queue[1:]
-	return copy(b, a.data), a.err
+	return a.data, a.err
 }
 
-func (s *scriptedSocket) close() error { return nil }
+func (s *scriptedSocket) Close() error { return nil }
 
 // errorMessage returns an NLMSG_ERROR for a sequence number.
 func errorMessage(seq uint32, errno unix.Errno) []byte {
@@ -51,8 +52,8 @@ func errorMessage(seq uint32, errno unix.Errno) []byte {
 
 // lastSeq returns the sequence number of the last message but one, the one that asks for an ack.
 func lastSeq(batch []byte) (seq uint32) {
-	for m := range messages(batch) {
-		seq = binary.NativeEndian.Uint32(m[8:])
+	for m := range wire.Messages(batch) {
+		seq = m.Seq()
 	}
 	return seq - 1
 }
@@ -151,18 +152,18 @@ func message(typ uint16, seq uint32, gen uint16, attributes []byte) []byte {
 	b := appendMessageHeader(nil, typ, unix.NLM_F_MULTI, seq, unix.NFPROTO_IPV4)
 	binary.BigEndian.PutUint16(b[headers-2:], gen)
 	b = append(b, attributes...)
-	binary.NativeEndian.PutUint32(b, uint32(len(b)))
+	wire.CloseMessage(b, 0)
 	return b
 }
 
 // newGen returns an NFT_MSG_NEWGEN.
 func newGen(seq, gen uint32) []byte {
-	return message(nftType(unix.NFT_MSG_NEWGEN), seq, uint16(gen), appendUint32(nil, unix.NFTA_GEN_ID, gen))
+	return message(nftType(unix.NFT_MSG_NEWGEN), seq, uint16(gen), wire.AppendUint32(nil, unix.NFTA_GEN_ID, gen))
 }
 
 // newTable returns an NFT_MSG_NEWTABLE of a table that is not the one that is looked for.
 func newTable(seq uint32, gen uint16) []byte {
-	return message(nftType(unix.NFT_MSG_NEWTABLE), seq, gen, appendString(nil, unix.NFTA_TABLE_NAME, "other"))
+	return message(nftType(unix.NFT_MSG_NEWTABLE), seq, gen, wire.AppendString(nil, unix.NFTA_TABLE_NAME, "other"))
 }
 
 // done returns the message that ends a dump.

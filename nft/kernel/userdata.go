@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"iter"
 
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -64,7 +65,7 @@ func userdata(b []byte) iter.Seq2[byte, []byte] {
 func comment(b []byte, typ byte) []byte {
 	for t, data := range userdata(b) {
 		if t == typ {
-			return cString(data)
+			return wire.CString(data)
 		}
 	}
 	return nil
@@ -75,8 +76,8 @@ func appendComment(b []byte, attr uint16, comment string) []byte {
 	if comment == "" {
 		return b
 	}
-	b = appendHeader(b, attr, len(comment)+3)
-	return pad(appendUDString(b, udComment, comment))
+	b = wire.AppendHeader(b, attr, len(comment)+3)
+	return wire.Pad(appendUDString(b, udComment, comment))
 }
 
 // maxComment is the length of the longest comment that nft prints (NFTNL_UDATA_COMMENT_MAXLEN less

@@ -8,7 +8,7 @@ import (
 	"math/bits"
 	"time"
 
-	"github.com/mdlayher/netlink"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"golang.org/x/sys/unix"
 )
 
@@ -48,51 +48,25 @@ func (c *Conn) disturbed() bool {
 	return err != nil || now != c.gen
 }
 
-// portID returns the number by which the kernel names the socket in the events that it causes.
-func (s *kernelSocket) portID() (uint32, error) {
-	var addr unix.Sockaddr
-	var err error
-	if e := s.raw.Control(func(fd uintptr) { addr, err = unix.Getsockname(int(fd)) }); e != nil {
-		return 0, e
-	}
-	if err != nil {
-		return 0, fmt.Errorf("get the port id of the socket: %w", err)
-	}
-	nl, ok := addr.(*unix.SockaddrNetlink)
-	if !ok {
-		return 0, fmt.Errorf("get the port id of the socket: %T is no netlink address", addr)
-	}
-	return nl.Pid, nil
-}
-
 // A watcher is a socket that hears of the transactions of others.
 type watcher struct {
-	conn *netlink.Conn
-	sock *kernelSocket
+	sock *wire.Socket
 	name string
-	in   []byte
 }
 
 // listen joins the multicast group of nf_tables with a socket that does not hear what c does.
 func (c *Conn) listen(cfg Config, name string) (*watcher, error) {
-	ours, ok := c.sock.(*kernelSocket)
+	ours, ok := c.sock.(*wire.Socket)
 	if !ok {
 		return nil, fmt.Errorf("%T has no events", c.sock)
 	}
-	id, err := ours.portID()
+	s, err := wire.Open(unix.NETLINK_NETFILTER, cfg.NetNS, watchQueue)
 	if err != nil {
 		return nil, err
 	}
-	nl, err := netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: cfg.NetNS})
-	if err != nil {
-		return nil, err
-	}
-	w := &watcher{conn: nl, name: name, in: make([]byte, receiveSize)}
-	if w.sock, err = newKernelSocket(nl); err == nil {
-		err = w.join(id)
-	}
-	if err != nil {
-		return nil, errors.Join(err, nl.Close())
+	w := &watcher{sock: s, name: name}
+	if err := w.join(ours.Conn.PID()); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return w, nil
 }
@@ -101,7 +75,7 @@ func (c *Conn) listen(cfg Config, name string) (*watcher, error) {
 func (w *watcher) join(ours uint32) error {
 	filter := eventFilter(ours)
 	var err error
-	if e := w.sock.raw.Control(func(fd uintptr) {
+	if e := w.sock.Raw.Control(func(fd uintptr) {
 		err = unix.SetsockoptSockFprog(int(fd), unix.SOL_SOCKET, unix.SO_ATTACH_FILTER,
 			&unix.SockFprog{Len: uint16(len(filter)), Filter: &filter[0]})
 	}); e != nil {
@@ -110,10 +84,7 @@ func (w *watcher) join(ours uint32) error {
 	if err != nil {
 		return fmt.Errorf("attach a filter for our own events: %w", err)
 	}
-	if err := w.conn.SetReadBuffer(watchQueue); err != nil {
-		return fmt.Errorf("set the receive buffer: %w", err)
-	}
-	if err := w.conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
+	if err := w.sock.Conn.JoinGroup(unix.NFNLGRP_NFTABLES); err != nil {
 		return fmt.Errorf("join the events of nf_tables: %w", err)
 	}
 	return nil
@@ -136,8 +107,8 @@ func eventFilter(ours uint32) []unix.SockFilter {
 
 // run calls changed for what there is to report until ctx ends, and closes the socket.
 func (w *watcher) run(ctx context.Context, disturbed func() bool, changed func()) error {
-	defer w.conn.Close()
-	stop := context.AfterFunc(ctx, func() { _ = w.conn.SetReadDeadline(time.Unix(1, 0)) })
+	defer w.sock.Close()
+	stop := context.AfterFunc(ctx, func() { _ = w.sock.Conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	if disturbed() {
 		changed()
@@ -162,10 +133,10 @@ func (w *watcher) run(ctx context.Context, disturbed func() bool, changed func()
 
 // burst waits for events and reads all that are there. It reports whether any concerns our tables.
 func (w *watcher) burst() (found bool, err error) {
-	found, err = w.receive(true)
+	found, err = w.receive(w.sock.Wait)
 	for err == nil {
 		var more bool
-		more, err = w.receive(false)
+		more, err = w.receive(w.sock.Receive)
 		found = found || more
 	}
 	if errors.Is(err, unix.EAGAIN) {
@@ -174,41 +145,28 @@ func (w *watcher) burst() (found bool, err error) {
 	return found, err
 }
 
-// receive reads one datagram and reports whether it concerns our tables. With wait it waits for one,
-// else it returns EAGAIN if there is none.
-func (w *watcher) receive(wait bool) (bool, error) {
-	var n int
-	var err error
-	if e := w.sock.raw.Read(func(fd uintptr) bool {
-		err = retry(func() (err error) {
-			n, _, err = unix.Recvfrom(int(fd), w.in, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-			return err
-		})
-		return !wait || !errors.Is(err, unix.EAGAIN)
-	}); e != nil {
-		return false, e
-	}
+// receive reads one datagram and reports whether it concerns our tables.
+func (w *watcher) receive(read func() ([]byte, error)) (bool, error) {
+	events, err := read()
 	switch {
-	case errors.Is(err, unix.ENOBUFS):
+	case errors.Is(err, unix.ENOBUFS), errors.Is(err, unix.EMSGSIZE):
 		return true, nil // events were lost
 	case err != nil:
 		return false, err
-	case n > len(w.in):
-		return true, nil
 	}
-	return concerns(w.in[:n], w.name), nil
+	return concerns(events, w.name), nil
 }
 
 // concerns reports whether one of the events in b is about a table.
 func concerns(b []byte, table string) bool {
-	for msg := range messages(b) {
-		typ := binary.NativeEndian.Uint16(msg[4:])
+	for msg := range wire.Messages(b) {
+		typ := msg.Type()
 		if typ>>8 != unix.NFNL_SUBSYS_NFTABLES || typ == nftType(unix.NFT_MSG_NEWGEN) || len(msg) < headers {
 			continue
 		}
 		// The attribute with the table's name has the number 1 in all messages: NFTA_TABLE_NAME,
 		// NFTA_CHAIN_TABLE, NFTA_RULE_TABLE, NFTA_SET_TABLE, NFTA_SET_ELEM_LIST_TABLE, NFTA_OBJ_TABLE.
-		if string(cString(find(msg[headers:], unix.NFTA_TABLE_NAME))) == table {
+		if string(wire.CString(wire.Find(msg[headers:], unix.NFTA_TABLE_NAME))) == table {
 			return true
 		}
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/nftproxy/nftproxy/e2e/netns"
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/nft/nfttest"
+	"github.com/nftproxy/nftproxy/nft/wire"
 )
 
 // watch watches the tables of a Conn for as long as the test lives and returns where the reports go.
@@ -156,7 +157,7 @@ func TestWatchJoinsBursts(t *testing.T) {
 
 func TestConcerns(t *testing.T) {
 	table := func(name string) []byte {
-		return message(nftType(0 /* NFT_MSG_NEWTABLE */), 1, 7, appendString(nil, 1 /* NFTA_TABLE_NAME */, name))
+		return message(nftType(0 /* NFT_MSG_NEWTABLE */), 1, 7, wire.AppendString(nil, 1 /* NFTA_TABLE_NAME */, name))
 	}
 	tests := []struct {
 		name string

@@ -6,22 +6,16 @@ package kernel
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
-	"syscall"
 
-	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 )
-
-// receiveSize is the size of the buffers for answers. The kernel fills as much as it is shown, up to
-// 32 KiB, with each part of a dump.
-const receiveSize = 1 << 16
 
 // receiveQueue is how many bytes of answers the kernel may keep for us.
 const receiveQueue = 4 << 20
@@ -34,7 +28,7 @@ type Config struct {
 
 // A Conn is a lasting connection to connection tracking, for one goroutine.
 type Conn struct {
-	dump, edit socket
+	dump, edit *wire.Socket
 	// doomed are the deletions that a part of a dump leads to.
 	doomed batch
 	// late are deletions to be done again with the next look at a family: of entries without a
@@ -49,8 +43,9 @@ const maxLate = 1000
 // Dial connects to connection tracking. It changes nothing.
 func Dial(cfg Config) (*Conn, error) {
 	c := &Conn{}
-	for _, s := range []*socket{&c.dump, &c.edit} {
-		if err := s.open(cfg); err != nil {
+	for _, s := range []**wire.Socket{&c.dump, &c.edit} {
+		var err error
+		if *s, err = wire.Open(unix.NETLINK_NETFILTER, cfg.NetNS, receiveQueue); err != nil {
 			return nil, errors.Join(fmt.Errorf("connect to conntrack: %w", err), c.Close())
 		}
 	}
@@ -58,7 +53,7 @@ func Dial(cfg Config) (*Conn, error) {
 }
 
 // Close closes the connection.
-func (c *Conn) Close() error { return errors.Join(c.dump.close(), c.edit.close()) }
+func (c *Conn) Close() error { return errors.Join(c.dump.Close(), c.edit.Close()) }
 
 // DeleteUDP deletes the UDP entries of a family and of the default zone that are stale, and returns
 // their number; see [conntrack.Kernel]. It deletes while it reads; an entry that is made meanwhile may be
@@ -73,7 +68,7 @@ func (c *Conn) DeleteUDP(ctx context.Context, f nft.Family, only []netip.AddrPor
 		return deleted, fmt.Errorf("delete conntrack entries made by late answers: %w", err)
 	}
 	for _, to := range only {
-		err := c.each(ctx, f, to, func(msg []byte) {
+		err := c.each(ctx, f, to, func(msg wire.Message) {
 			if e, ok := decode(msg); ok && stale(e.Entry) {
 				c.doomed.add(protocol(f), e.reply, e.id)
 				if e.Responder == e.Destination && c.late[f].count < maxLate {
@@ -94,25 +89,25 @@ func (c *Conn) DeleteUDP(ctx context.Context, f nft.Family, only []netip.AddrPor
 
 // each calls visit with the message of each UDP entry of a family that was sent to an address and port, as
 // dumpRequest has it, and pause between the parts of the dump.
-func (c *Conn) each(ctx context.Context, f nft.Family, to netip.AddrPort, visit func(msg []byte), pause func() error) error {
-	s := &c.dump
-	s.seq++
-	if err := s.drain(); err != nil {
+func (c *Conn) each(ctx context.Context, f nft.Family, to netip.AddrPort, visit func(msg wire.Message), pause func() error) error {
+	s := c.dump
+	s.Seq++
+	if err := s.Drain(); err != nil {
 		return err
 	}
-	if err := s.send(dumpRequest(protocol(f), s.seq, to)); err != nil {
+	if err := s.Send(dumpRequest(protocol(f), s.Seq, to)); err != nil {
 		return fmt.Errorf("ask for entries: %w", err)
 	}
 	for done := false; !done; {
-		part, err := s.receive()
+		part, err := s.Receive()
 		if err != nil {
 			return fmt.Errorf("read entries: %w", err)
 		}
-		for msg := range messages(part) {
-			switch typ := binary.NativeEndian.Uint16(msg[4:]); {
-			case binary.NativeEndian.Uint32(msg[8:]) != s.seq:
+		for msg := range wire.Messages(part) {
+			switch typ := msg.Type(); {
+			case msg.Seq() != s.Seq:
 			case typ == unix.NLMSG_DONE, typ == unix.NLMSG_ERROR:
-				done, err = true, status(msg)
+				done, err = true, msg.Err()
 			case typ == msgNew:
 				visit(msg)
 			}
@@ -134,125 +129,34 @@ func (c *Conn) delete() (deleted int, err error) {
 		return 0, nil
 	}
 	defer c.doomed.reset()
-	s := &c.edit
+	s := c.edit
 	deleted = c.doomed.count
-	last := c.doomed.finish(s.seq)
-	s.seq = last
-	if err := s.send(c.doomed.buf); err != nil {
+	s.Seq = c.doomed.finish(s.Seq)
+	if err := s.Send(c.doomed.buf); err != nil {
 		return 0, fmt.Errorf("send %d deletions: %w", deleted, err)
 	}
 	for {
-		part, err := s.receive()
+		part, err := s.Receive()
 		if err != nil {
 			return 0, fmt.Errorf("delete %d entries: %w", deleted, err)
 		}
-		for msg := range messages(part) {
-			if binary.NativeEndian.Uint16(msg[4:]) != unix.NLMSG_ERROR {
+		for msg := range wire.Messages(part) {
+			if msg.Type() != unix.NLMSG_ERROR {
 				continue
 			}
-			switch e := status(msg); {
+			switch e := msg.Err(); {
 			case errors.Is(e, unix.ENOENT):
 				deleted--
 			case e != nil:
 				deleted--
 				err = fmt.Errorf("delete an entry: %w", e)
 			}
-			if binary.NativeEndian.Uint32(msg[8:]) == last {
+			if msg.Seq() == s.Seq {
 				return deleted, err
 			}
 		}
 		if err != nil {
-			return deleted, errors.Join(err, s.drain())
-		}
-	}
-}
-
-// A socket is a netlink socket that reads into one buffer.
-type socket struct {
-	conn *netlink.Conn
-	raw  syscall.RawConn
-	in   []byte
-	seq  uint32 // the last sequence number in use
-}
-
-// open connects the socket.
-func (s *socket) open(cfg Config) (err error) {
-	if s.conn, err = netlink.Dial(unix.NETLINK_NETFILTER, &netlink.Config{NetNS: cfg.NetNS}); err != nil {
-		return err
-	}
-	s.in = make([]byte, receiveSize)
-	if err := s.conn.SetReadBuffer(receiveQueue); err != nil {
-		return err
-	}
-	// The answer to a deletion need not repeat it.
-	if err := s.conn.SetOption(netlink.CapAcknowledge, true); err != nil {
-		return err
-	}
-	s.raw, err = s.conn.SyscallConn()
-	return err
-}
-
-// close closes the socket, if it is open.
-func (s *socket) close() error {
-	if s.conn == nil {
-		return nil
-	}
-	return s.conn.Close()
-}
-
-// send hands messages to the kernel, which has dealt with them when it returns.
-func (s *socket) send(b []byte) error {
-	var err error
-	if e := s.raw.Write(func(fd uintptr) bool {
-		err = retry(func() error { return unix.Sendto(int(fd), b, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}) })
-		return true
-	}); e != nil {
-		return e
-	}
-	return err
-}
-
-// receive reads one datagram without waiting: what the kernel has to say is there. The result is valid
-// until the next call.
-func (s *socket) receive() ([]byte, error) {
-	var n int
-	var err error
-	if e := s.raw.Read(func(fd uintptr) bool {
-		err = retry(func() (err error) {
-			n, _, err = unix.Recvfrom(int(fd), s.in, unix.MSG_DONTWAIT|unix.MSG_TRUNC)
-			return err
-		})
-		return true
-	}); e != nil {
-		return nil, e
-	}
-	if err == nil && n > len(s.in) {
-		err = fmt.Errorf("an answer of %d bytes is too long", n)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return s.in[:n], nil
-}
-
-// drain throws away what an earlier request, broken off, left to read.
-func (s *socket) drain() error {
-	for {
-		_, err := s.receive()
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return nil
-		case err != nil && !errors.Is(err, unix.ENOBUFS):
-			return err
-		}
-	}
-}
-
-// retry calls f again for as long as a signal interrupts it.
-func retry(f func() error) error {
-	for {
-		if err := f(); !errors.Is(err, unix.EINTR) {
-			return err
+			return deleted, errors.Join(err, s.Drain())
 		}
 	}
 }

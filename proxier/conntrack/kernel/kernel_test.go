@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -18,6 +17,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/e2e/netns"
 	"github.com/nftproxy/nftproxy/nft"
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"github.com/nftproxy/nftproxy/proxier/conntrack"
 )
 
@@ -47,18 +47,18 @@ func newEntry(b []byte, f flow) []byte {
 		family = protocol(nft.IPv6)
 	}
 	begin := len(b)
-	b = appendHeader(b, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, family)
-	b = appendAttr(b, ctaTupleOrig|unix.NLA_F_NESTED, newTuple(f.proto, client, to))
-	b = appendAttr(b, ctaTupleReply|unix.NLA_F_NESTED, newTuple(f.proto, answer, client))
-	b = appendAttr(b, 7 /* CTA_TIMEOUT */, binary.BigEndian.AppendUint32(nil, 600))
+	b = appendHeader(b, msgNew, unix.NLM_F_CREATE|unix.NLM_F_EXCL, 0, family)
+	b = wire.AppendBytes(b, ctaTupleOrig|unix.NLA_F_NESTED, newTuple(f.proto, client, to))
+	b = wire.AppendBytes(b, ctaTupleReply|unix.NLA_F_NESTED, newTuple(f.proto, answer, client))
+	b = wire.AppendUint32(b, 7 /* CTA_TIMEOUT */, 600)
 	if f.proto == unix.IPPROTO_TCP {
-		state := appendAttr(nil, 1 /* CTA_PROTOINFO_TCP_STATE */, []byte{3 /* established */})
-		b = appendAttr(b, 4 /* CTA_PROTOINFO */ |unix.NLA_F_NESTED, appendAttr(nil, 1|unix.NLA_F_NESTED, state))
+		state := wire.AppendBytes(nil, 1 /* CTA_PROTOINFO_TCP_STATE */, []byte{3 /* established */})
+		b = wire.AppendBytes(b, 4 /* CTA_PROTOINFO */ |unix.NLA_F_NESTED, wire.AppendBytes(nil, 1|unix.NLA_F_NESTED, state))
 	}
 	if f.zone != 0 {
-		b = appendAttr(b, ctaZone, binary.BigEndian.AppendUint16(nil, f.zone))
+		b = wire.AppendUint16(b, ctaZone, f.zone)
 	}
-	finish(b[begin:])
+	wire.CloseMessage(b, begin)
 	return b
 }
 
@@ -68,11 +68,11 @@ func newTuple(proto uint8, src, dst netip.AddrPort) []byte {
 	if !src.Addr().Is4() {
 		typ = 3
 	}
-	ip := appendAttr(appendAttr(nil, typ, src.Addr().AsSlice()), typ+1, dst.Addr().AsSlice())
-	p := appendAttr(nil, ctaProtoNum, []byte{proto})
-	p = appendAttr(p, ctaProtoSrcPort, binary.BigEndian.AppendUint16(nil, src.Port()))
-	p = appendAttr(p, ctaProtoDstPort, binary.BigEndian.AppendUint16(nil, dst.Port()))
-	return appendAttr(appendAttr(nil, ctaTupleIP|unix.NLA_F_NESTED, ip), ctaTupleProto|unix.NLA_F_NESTED, p)
+	ip := wire.AppendAddr(wire.AppendAddr(nil, typ, src.Addr()), typ+1, dst.Addr())
+	p := wire.AppendBytes(nil, ctaProtoNum, []byte{proto})
+	p = wire.AppendUint16(p, ctaProtoSrcPort, src.Port())
+	p = wire.AppendUint16(p, ctaProtoDstPort, dst.Port())
+	return wire.AppendBytes(wire.AppendBytes(nil, ctaTupleIP|unix.NLA_F_NESTED, ip), ctaTupleProto|unix.NLA_F_NESTED, p)
 }
 
 // create makes entries.
@@ -83,19 +83,19 @@ func create(t testing.TB, c *Conn, flows ...flow) {
 		for _, f := range some {
 			b = newEntry(b, f)
 		}
-		if err := c.edit.send(b); err != nil {
+		if err := c.edit.Send(b); err != nil {
 			t.Fatal(err)
 		}
 		for {
-			part, err := c.edit.receive()
+			part, err := c.edit.Receive()
 			if errors.Is(err, unix.EAGAIN) {
 				break
 			}
 			if err != nil {
 				t.Fatal(err)
 			}
-			for msg := range messages(part) {
-				if err := status(msg); err != nil {
+			for msg := range wire.Messages(part) {
+				if err := msg.Err(); err != nil {
 					t.Fatalf("make an entry: %v", err)
 				}
 			}
@@ -223,7 +223,7 @@ func TestKernelFilters(t *testing.T) {
 			to = netip.MustParseAddrPort(tt.to)
 		}
 		got := 0
-		if err := c.each(t.Context(), tt.family, to, func([]byte) { got++ }, func() error { return nil }); err != nil {
+		if err := c.each(t.Context(), tt.family, to, func(wire.Message) { got++ }, func() error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 		if got != tt.want {
@@ -327,8 +327,8 @@ func TestMemoryIsFlat(t *testing.T) {
 
 func TestDecode(t *testing.T) {
 	good := newEntry(nil, flow{unix.IPPROTO_UDP, "10.0.0.1:1", "10.96.0.10:53", "10.1.0.1:5353", 0})
-	good = appendAttr(good, ctaID, []byte{1, 2, 3, 4})
-	finish(good)
+	good = wire.AppendBytes(good, ctaID, []byte{1, 2, 3, 4})
+	wire.CloseMessage(good, 0)
 	e, ok := decode(good)
 	want := conntrack.Entry{Destination: netip.MustParseAddrPort("10.96.0.10:53"), Responder: netip.MustParseAddrPort("10.1.0.1:5353")}
 	if !ok || e.Entry != want {

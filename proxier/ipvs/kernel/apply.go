@@ -73,7 +73,7 @@ func (k *Kernel) applySteps(ops []ipvs.Op) map[int]error {
 	if err != nil {
 		return all(len(ops), err)
 	}
-	k.batch.reset(c.steps.seq + 1)
+	k.batch.reset(c.steps.Seq + 1)
 	for i := range ops {
 		k.batch.addOp(i, c.family, &ops[i], ops[i].Verb)
 	}
@@ -81,7 +81,7 @@ func (k *Kernel) applySteps(ops []ipvs.Op) map[int]error {
 	if err != nil {
 		return all(len(ops), errors.Join(err, k.disconnect()))
 	}
-	k.batch.reset(c.steps.seq + 1)
+	k.batch.reset(c.steps.Seq + 1)
 	for _, i := range sortedKeys(errs) {
 		verb := ops[i].Verb
 		switch err := errs[i]; {
@@ -123,13 +123,13 @@ func (k *Kernel) applyAddresses(ops []ipvs.Op) map[int]error {
 			return all(len(ops), fmt.Errorf("connect to the kernel's addresses: %w", err))
 		}
 	}
-	k.batch.reset(k.route.seq + 1)
+	k.batch.reset(k.route.Seq + 1)
 	for i := range ops {
 		k.batch.addAddress(i, index, &ops[i])
 	}
 	errs, err := k.route.do(&k.batch)
 	if err != nil {
-		err = errors.Join(err, k.route.close())
+		err = errors.Join(err, k.route.Close())
 		k.route = nil
 		return all(len(ops), err)
 	}

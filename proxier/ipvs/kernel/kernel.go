@@ -59,7 +59,7 @@ func (k *Kernel) Close() error {
 	defer k.mu.Unlock()
 	err := k.disconnect()
 	if k.route != nil {
-		err = errors.Join(err, k.route.close())
+		err = errors.Join(err, k.route.Close())
 		k.route = nil
 	}
 	return err
@@ -108,7 +108,7 @@ func (k *Kernel) disconnect() error {
 	if k.conn == nil {
 		return nil
 	}
-	err := k.conn.steps.close()
+	err := k.conn.steps.Close()
 	k.conn = nil
 	return err
 }
@@ -159,7 +159,7 @@ func (k *Kernel) probe(c *conn, scheduler string) error {
 	}
 	op := ipvs.Op{Key: ipvs.Key{Protocol: model.TCP, Addr: probeAddr()}, Server: ipvs.Server{Scheduler: scheduler}}
 	step := func(verb ipvs.Verb) error {
-		k.batch.reset(c.steps.seq + 1)
+		k.batch.reset(c.steps.Seq + 1)
 		k.batch.addOp(0, c.family, &op, verb)
 		errs, err := c.steps.do(&k.batch)
 		return errors.Join(err, errs[0])

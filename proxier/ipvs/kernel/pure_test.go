@@ -13,6 +13,7 @@ import (
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	"github.com/nftproxy/nftproxy/proxier/model"
 )
@@ -216,20 +217,20 @@ func TestReadServer(t *testing.T) {
 		{"one packet", func(p *parts) { p.flags |= 0x4 }, "TCP 10.96.0.1:80 scheduler rr foreign"},
 		{"fallback", func(p *parts) { p.flags |= flagFallback; p.scheduler = "sh" }, "TCP 10.96.0.1:80 scheduler sh"},
 		{"no fallback", func(p *parts) { p.scheduler = "mh" }, "TCP 10.96.0.1:80 scheduler mh foreign"},
-		{"by firewall mark", func(p *parts) { p.more = appendUint32(nil, serviceFWMark, 1) }, ""},
+		{"by firewall mark", func(p *parts) { p.more = wire.AppendNativeUint32(nil, serviceFWMark, 1) }, ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			p := base
 			tt.change(&p)
-			b := appendUint16(nil, serviceFamily, unix.AF_INET)
-			b = appendUint16(b, serviceProtocol, unix.IPPROTO_TCP)
-			b = append(appendHeader(b, serviceAddr, 16), 10, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
-			b = appendPort(b, servicePort, 80)
-			b = appendString(b, serviceScheduler, p.scheduler)
-			b = append(appendHeader(b, serviceFlags, 8), host(p.flags, ^uint32(0))...)
-			b = appendUint32(b, serviceTimeout, p.timeout)
-			b = appendUint32(b, serviceNetmask, p.mask)
+			b := wire.AppendNativeUint16(nil, serviceFamily, unix.AF_INET)
+			b = wire.AppendNativeUint16(b, serviceProtocol, unix.IPPROTO_TCP)
+			b = append(wire.AppendHeader(b, serviceAddr, 16), 10, 96, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
+			b = wire.AppendUint16(b, servicePort, 80)
+			b = wire.AppendString(b, serviceScheduler, p.scheduler)
+			b = append(wire.AppendHeader(b, serviceFlags, 8), host(p.flags, ^uint32(0))...)
+			b = wire.AppendNativeUint32(b, serviceTimeout, p.timeout)
+			b = wire.AppendNativeUint32(b, serviceNetmask, p.mask)
 			got := ""
 			if key, s, ok := readServer(append(b, p.more...)); ok {
 				got = key.String() + " " + s.String()
@@ -244,14 +245,14 @@ func TestReadServer(t *testing.T) {
 func TestReadDest(t *testing.T) {
 	addr := netip.MustParseAddrPort("[fd01::1]:8080")
 	whole := func(forward, upper uint32) []byte {
-		b := appendAddr(nil, destAddr, addr.Addr())
-		b = appendPort(b, destPort, addr.Port())
-		b = appendUint32(b, destForward, forward)
-		b = appendUint32(b, destWeight, 3)
-		b = appendUint32(b, destUpperLimit, upper)
-		b = appendUint32(b, destLowerLimit, 0)
-		b = appendUint32(b, destActive, 4)
-		return appendUint32(b, destInactive, 5)
+		b := wire.AppendAddr(nil, destAddr, addr.Addr())
+		b = wire.AppendUint16(b, destPort, addr.Port())
+		b = wire.AppendNativeUint32(b, destForward, forward)
+		b = wire.AppendNativeUint32(b, destWeight, 3)
+		b = wire.AppendNativeUint32(b, destUpperLimit, upper)
+		b = wire.AppendNativeUint32(b, destLowerLimit, 0)
+		b = wire.AppendNativeUint32(b, destActive, 4)
+		return wire.AppendNativeUint32(b, destInactive, 5)
 	}
 	for _, tt := range []struct {
 		name   string

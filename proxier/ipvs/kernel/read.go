@@ -1,16 +1,15 @@
 package kernel
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"iter"
 	"net/netip"
 	"time"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/nftproxy/nftproxy/nft/wire"
 	"github.com/nftproxy/nftproxy/proxier/ipvs"
 	"github.com/nftproxy/nftproxy/proxier/model"
 )
@@ -32,52 +31,40 @@ const (
 // dump asks for something and calls visit with the attributes of each answer, which are valid during the call.
 // Nothing to answer, and nothing there by that name, are the same.
 func (s *socket) dump(family uint16, command byte, attrs []byte, visit func([]byte)) error {
-	const header = unix.SizeofNlMsghdr + 4 // with the header of generic netlink
-	s.seq++
+	const header = wire.HeaderSize + 4 // with the header of generic netlink
+	s.Seq++
 	request := make([]byte, 0, header+len(attrs))
-	request = binary.NativeEndian.AppendUint32(request, uint32(header+len(attrs)))
-	request = binary.NativeEndian.AppendUint16(request, family)
-	request = binary.NativeEndian.AppendUint16(request, unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	request = binary.NativeEndian.AppendUint32(request, s.seq)
-	request = append(request, 0, 0, 0, 0, command, genericVersion, 0, 0)
-	if err := s.send(append(request, attrs...)); err != nil {
+	request = wire.OpenMessage(request, family, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, s.Seq)
+	request = append(request, command, genericVersion, 0, 0)
+	request = append(request, attrs...)
+	wire.CloseMessage(request, 0)
+	if err := s.Send(request); err != nil {
 		return err
 	}
 	for {
-		part, err := s.receive()
+		part, err := s.Receive()
 		if err != nil {
 			return err
 		}
-		for msg := range messages(part) {
-			if binary.NativeEndian.Uint32(msg[8:]) != s.seq {
+		for msg := range wire.Messages(part) {
+			if msg.Seq() != s.Seq {
 				continue
 			}
-			switch typ := binary.NativeEndian.Uint16(msg[4:]); {
+			switch typ := msg.Type(); {
 			case typ == family && len(msg) >= header:
 				visit(msg[header:])
 			case typ == unix.NLMSG_DONE, typ == unix.NLMSG_ERROR:
-				return status(msg)
+				return msg.Err()
 			}
 		}
 	}
-}
-
-// status returns the error in the message that ends a dump; nil for none.
-func status(msg []byte) error {
-	if len(msg) < unix.SizeofNlMsghdr+4 {
-		return nil
-	}
-	if code := int32(binary.NativeEndian.Uint32(msg[unix.SizeofNlMsghdr:])); code < 0 {
-		return unix.Errno(-code)
-	}
-	return nil
 }
 
 // servers reads all virtual servers, without their destinations. It leaves out those by firewall mark.
 func (c *conn) servers() (ipvs.Table, error) {
 	t := ipvs.Table{}
 	err := c.steps.dump(c.family, cmdGetService, nil, func(b []byte) {
-		if key, server, ok := readServer(find(b, attrService)); ok {
+		if key, server, ok := readServer(wire.Find(b, attrService)); ok {
 			t[key] = &ipvs.Virtual{Server: server}
 		}
 	})
@@ -91,7 +78,7 @@ func (c *conn) servers() (ipvs.Table, error) {
 func (c *conn) destinations(key ipvs.Key, v *ipvs.Virtual) error {
 	v.Dests, v.Counts = map[netip.AddrPort]int{}, map[netip.AddrPort]ipvs.Counts{}
 	err := c.steps.dump(c.family, cmdGetDest, appendServer(nil, key), func(b []byte) {
-		addr, weight, counts, ok := readDest(find(b, attrDest), family(key.Addr.Addr()))
+		addr, weight, counts, ok := readDest(wire.Find(b, attrDest), family(key.Addr.Addr()))
 		if !ok {
 			return
 		}
@@ -111,7 +98,7 @@ func (c *conn) destinations(key ipvs.Key, v *ipvs.Virtual) error {
 func readServer(b []byte) (key ipvs.Key, s ipvs.Server, ok bool) {
 	var af, port, flagged, timeout, mask uint32
 	var addr []byte
-	for typ, data := range attrs(b) {
+	for typ, data := range wire.Attrs(b) {
 		switch typ {
 		case serviceFamily:
 			af = number(data)
@@ -124,7 +111,7 @@ func readServer(b []byte) (key ipvs.Key, s ipvs.Server, ok bool) {
 		case serviceFWMark:
 			return ipvs.Key{}, ipvs.Server{}, false
 		case serviceScheduler:
-			s.Scheduler = cString(data)
+			s.Scheduler = string(wire.CString(data))
 		case serviceFlags: // and the mask of those that count
 			if len(data) >= 4 {
 				flagged = binary.NativeEndian.Uint32(data)
@@ -152,7 +139,7 @@ func readDest(b []byte, af uint16) (to netip.AddrPort, weight int, counts ipvs.C
 	var port uint32
 	var addr []byte
 	foreign := false
-	for typ, data := range attrs(b) {
+	for typ, data := range wire.Attrs(b) {
 		switch typ {
 		case destFamily: // of kernels since 3.18
 			af = uint16(number(data))
@@ -188,16 +175,6 @@ func address(af uint16, b []byte) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// find returns the data of the first attribute of a type; nil if there is none.
-func find(b []byte, typ uint16) []byte {
-	for t, data := range attrs(b) {
-		if t == typ {
-			return data
-		}
-	}
-	return nil
-}
-
 // number returns the number in b in the byte order of the machine; 0 if it has another length than a number.
 func number(b []byte) uint32 {
 	switch len(b) {
@@ -215,42 +192,4 @@ func networkNumber(b []byte) uint32 {
 		return 0
 	}
 	return uint32(binary.BigEndian.Uint16(b))
-}
-
-// cString returns the bytes before the first zero.
-func cString(b []byte) string {
-	if i := bytes.IndexByte(b, 0); i >= 0 {
-		b = b[:i]
-	}
-	return string(b)
-}
-
-// messages yields the netlink messages in b, headers included, up to the first that is cut off.
-func messages(b []byte) iter.Seq[[]byte] {
-	return func(yield func([]byte) bool) {
-		for len(b) >= unix.SizeofNlMsghdr {
-			n := int(binary.NativeEndian.Uint32(b))
-			if n < unix.SizeofNlMsghdr || n > len(b) || !yield(b[:n]) {
-				return
-			}
-			b = b[min((n+3)&^3, len(b)):]
-		}
-	}
-}
-
-// attrs yields the attributes in b, their types without flags, up to the first that is cut off.
-func attrs(b []byte) iter.Seq2[uint16, []byte] {
-	const header = 4
-	return func(yield func(uint16, []byte) bool) {
-		for len(b) >= header {
-			n := int(binary.NativeEndian.Uint16(b))
-			if n < header || n > len(b) {
-				return
-			}
-			if !yield(binary.NativeEndian.Uint16(b[2:])&^(unix.NLA_F_NESTED|unix.NLA_F_NET_BYTEORDER), b[header:n]) {
-				return
-			}
-			b = b[min((n+3)&^3, len(b)):]
-		}
-	}
 }
