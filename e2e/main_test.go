@@ -56,8 +56,7 @@ func TestMain(m *testing.M) {
 		return daemon.Build(builder.dir)
 	})
 	if inside {
-		err := vm.LoadModules("veth", "bridge", "nf_conntrack_netlink", "nft_chain_nat", "nft_ct", "nft_fib_ipv4", "nft_fib_ipv6",
-			"nft_hash", "nft_masq", "nft_nat", "nft_numgen", "nft_reject_ipv4", "nft_reject_ipv6", "nft_reject_inet")
+		err := vm.LoadModules(vm.RulesetModules()...)
 		if err != nil {
 			fmt.Fprintln(os.Stderr, err)
 			os.Exit(1)

@@ -23,6 +23,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/e2e/daemon"
 	"github.com/nftproxy/nftproxy/e2e/kube"
+	"github.com/nftproxy/nftproxy/e2e/vm"
 )
 
 // main runs the benchmark until it ends or a signal does; or the API server, as a child of the benchmark.
@@ -129,6 +130,12 @@ func command(ctx context.Context, out, talk io.Writer, args []string) (err error
 	defer os.RemoveAll(c.dir)
 	if err := c.prepare(); err != nil || c.only {
 		return err
+	}
+	if vm.Inside() {
+		// Loading takes seconds there, and is no program's merit or fault.
+		if err := vm.LoadModules(append(vm.RulesetModules(), peerModules()...)...); err != nil {
+			return err
+		}
 	}
 	if c.hour > 0 {
 		return c.churn(ctx, c.hour, out)

@@ -84,6 +84,15 @@ oomScoreAdj: 0
 	}
 }
 
+// peerModules are those that kube-proxy needs in mode ipvs, beyond ours.
+func peerModules() []string {
+	return []string{
+		"dummy", "ip_vs_rr", "ip_vs_wrr", "ip_vs_sh", "ip_set_bitmap_port", "ip_set_hash_ip", "ip_set_hash_ipport", "ip_set_hash_ipportip",
+		"ip_set_hash_ipportnet", "ip_set_hash_net", "ip_set_list_set", "nft_compat",
+		"xt_comment", "xt_conntrack", "xt_mark", "xt_MASQUERADE", "xt_addrtype", "xt_set", "xt_tcpudp", "xt_nat",
+	}
+}
+
 // versionOf returns what a program says of its version, in one line.
 func versionOf(bin string, arg string) string {
 	out, err := exec.Command(bin, arg).Output()

@@ -20,6 +20,14 @@ func LoadModules(names ...string) error {
 	return err
 }
 
+// RulesetModules returns the modules that rulesets of nftproxy and the networks of tests need.
+func RulesetModules() []string {
+	return []string{
+		"veth", "bridge", "nf_conntrack_netlink", "nft_chain_nat", "nft_ct", "nft_fib_ipv4", "nft_fib_ipv6",
+		"nft_hash", "nft_masq", "nft_nat", "nft_numgen", "nft_reject_ipv4", "nft_reject_ipv6", "nft_reject_inet",
+	}
+}
+
 // enterShare makes the file system of the host the root of this one. It is shared for reading; what is
 // written goes to memory.
 func enterShare() error {
