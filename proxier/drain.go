@@ -3,6 +3,7 @@ package proxier
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"time"
 
 	"go.uber.org/zap"
@@ -101,15 +102,16 @@ func (s *servers) unwanted(k ipvs.Key, want *plan.State) (idle []ipvs.Op, busy b
 
 // emptyAddresses returns the steps that take addresses without a server from the device.
 func (s *servers) emptyAddresses() []ipvs.Op {
-	var ops []ipvs.Op
-	if len(s.have.Addresses) == len(s.at) {
+	if len(s.left) == 0 {
 		return nil
 	}
-	for a := range s.have.Addresses {
-		if s.at[a] == 0 {
+	var ops []ipvs.Op
+	for a := range s.left {
+		if s.have.Addresses[a] && s.at[a] == 0 {
 			ops = append(ops, ipvs.Op{Verb: ipvs.DeleteAddress, Address: a})
 		}
 	}
+	s.left = map[netip.Addr]bool{} // a new map: that of the first sync is as large as the cluster
 	return ops
 }
 

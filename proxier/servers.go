@@ -34,6 +34,8 @@ type servers struct {
 	known bool
 	// at counts the servers of each address in have.
 	at map[netip.Addr]int
+	// left are addresses that may be on the device without a server.
+	left map[netip.Addr]bool
 	// gone are servers in have that nothing wants; fading those that have destinations that nothing
 	// wants, but are wanted themselves. They say when to look at their connections.
 	gone, fading map[ipvs.Key]look
@@ -47,7 +49,7 @@ type servers struct {
 
 func newServers(kernel IPVS, log *zap.Logger) *servers {
 	return &servers{
-		kernel: kernel, log: log, lacks: map[string]time.Time{}, at: map[netip.Addr]int{},
+		kernel: kernel, log: log, lacks: map[string]time.Time{}, at: map[netip.Addr]int{}, left: map[netip.Addr]bool{},
 		gone: map[ipvs.Key]look{}, fading: map[ipvs.Key]look{}, unfit: map[model.Name]*refusal{},
 	}
 }
@@ -99,6 +101,7 @@ func (s *servers) read(now time.Time) error {
 	for k := range s.have.Servers {
 		s.at[k.Addr.Addr()]++
 	}
+	s.left = maps.Clone(s.have.Addresses)
 	return nil
 }
 
@@ -304,6 +307,7 @@ func (s *servers) note(op ipvs.Op) {
 			s.at[a]--
 		} else {
 			delete(s.at, a)
+			s.left[a] = true
 		}
 	case ipvs.AddDest, ipvs.SetDest:
 		v.Dests[op.Dest.Addr] = op.Dest.Weight
@@ -311,6 +315,7 @@ func (s *servers) note(op ipvs.Op) {
 		delete(v.Dests, op.Dest.Addr)
 	case ipvs.AddAddress:
 		s.have.Addresses[op.Address] = true
+		s.left[op.Address] = true // its server may have been refused
 	case ipvs.DeleteAddress:
 		delete(s.have.Addresses, op.Address)
 	}

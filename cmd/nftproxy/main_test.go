@@ -13,6 +13,9 @@ import (
 
 // TestMain lets the scripts run this program as "nftproxy" and as "kube-proxy".
 func TestMain(m *testing.M) {
+	if os.Getenv(countVisitsIn) != "" {
+		os.Exit(runCounting(m))
+	}
 	testscript.Main(m, map[string]func(){"nftproxy": main, "kube-proxy": main})
 }
 
