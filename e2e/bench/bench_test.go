@@ -126,3 +126,27 @@ func TestMarkdown(t *testing.T) {
 		}
 	}
 }
+
+// TestSections checks that a document keeps the sections of other sizes, and that the plot is read from it.
+func TestSections(t *testing.T) {
+	c := &config{}
+	made, err := c.sections([]*Result{
+		{Program: "a", Services: 200, Endpoints: 10, First: time.Second, Replace: Latency{N: 3, P50: 1500 * time.Microsecond}},
+		{Program: "b", Services: 200, Endpoints: 10, First: time.Second, Replace: Latency{N: 3, P50: 2 * time.Second}},
+		{Program: "a", Services: 1000, Endpoints: 10, First: time.Second, Stopped: "tired"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := document("make bench", "How.\n", "", made)
+	got := sections(text)
+	if diff := cmp.Diff(made, got); diff != "" {
+		t.Errorf("sections of what was written (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]float64{"a": 1.5, "b": 2000}, medians(got[200])); diff != "" {
+		t.Errorf("medians (-want +got):\n%s", diff)
+	}
+	if got := medians(got[1000]); len(got) > 0 {
+		t.Errorf("medians of what was not measured = %v; want none", got)
+	}
+}

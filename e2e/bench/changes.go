@@ -20,7 +20,7 @@ type step struct {
 }
 
 // changes measures changes, and the memory after them.
-func (r *run) changes(ctx context.Context) error {
+func (r *run) changes(ctx context.Context) (err error) {
 	ear, err := r.bench.ear(r.node)
 	if err != nil {
 		return err
@@ -43,6 +43,11 @@ func (r *run) changes(ctx context.Context) error {
 			return step{[]apiserver.Change{change}, see.Target{Service: change.Service.ClusterIP, Endpoint: a}}
 		}},
 	}
+	defer func() {
+		memory, e := see.MemoryOf(r.process.cmd.Process.Pid)
+		r.result.Steady, r.result.Peak = memory.Now, memory.Peak
+		err = errors.Join(err, e)
+	}()
 	for _, row := range rows {
 		if *row.out, err = r.one(ctx, ear, row.what, r.program.pause, row.next); err != nil {
 			return fmt.Errorf("%s: %w", row.what, err)
@@ -54,14 +59,23 @@ func (r *run) changes(ctx context.Context) error {
 	if err := r.bulk(ctx, ear); err != nil {
 		return err
 	}
-	memory, err := see.MemoryOf(r.process.cmd.Process.Pid)
-	r.result.Steady, r.result.Peak = memory.Now, memory.Peak
-	return errors.Join(err, profiles())
+	return profiles()
+}
+
+// begin returns an error if nothing more is to be begun.
+func (r *run) begin() error {
+	if r.program.budget > 0 && time.Since(r.process.started) > r.program.budget {
+		return fmt.Errorf("%v are over, the rest is not done", r.program.budget)
+	}
+	return nil
 }
 
 // one makes changes one after another, each a pause after the one before is in the kernel, as often or as
 // long as is to be.
 func (r *run) one(ctx context.Context, ear ear, what string, pause time.Duration, next func(i int) step) (Latency, error) {
+	if err := r.begin(); err != nil {
+		return Latency{}, err
+	}
 	var took []time.Duration
 	r.process.quiet(restPatience)
 	deadline, cpu, transactions := time.Now().Add(r.bench.rowTime), r.process.cpu(), ear.Transactions()
@@ -134,8 +148,14 @@ func (r *run) bulk(ctx context.Context, ear ear) (err error) {
 	if r.bench.mode == modeIPVS {
 		return nil
 	}
+	if err := r.begin(); err != nil {
+		return err
+	}
 	if r.result.Burst, err = r.burst(ctx, ear); err != nil {
 		return fmt.Errorf("burst: %w", err)
+	}
+	if err := r.begin(); err != nil {
+		return err
 	}
 	if r.result.Rolling, err = r.rolling(ctx, ear); err != nil {
 		return fmt.Errorf("rolling update: %w", err)

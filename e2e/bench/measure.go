@@ -205,6 +205,9 @@ func settledKernelMemory() (int64, error) {
 
 // restart measures a restart with rules in place, under a client that connects without pause.
 func (r *run) restart(ctx context.Context) error {
+	if err := r.begin(); err != nil {
+		return err
+	}
 	r.say("restart")
 	client := startPinger(r.node)
 	defer client.stop()

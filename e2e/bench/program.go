@@ -30,6 +30,8 @@ type program struct {
 	slow bool
 	// limit is how long its first sync and what a change leads to may take.
 	limit time.Duration
+	// budget is how long after its start nothing more is begun; 0 for no such time.
+	budget time.Duration
 }
 
 // ours returns nftproxy, as a binary.
@@ -60,7 +62,7 @@ func ours(bin, mode string, limit time.Duration, profiling bool) *program {
 // peer returns kube-proxy, as a binary.
 func peer(bin, mode string, limit time.Duration) *program {
 	return &program{
-		name: "kube-proxy", table: "kube-proxy", set: "service-ips", pause: 1100 * time.Millisecond, slow: true, limit: limit,
+		name: "kube-proxy", table: "kube-proxy", set: "service-ips", pause: 1100 * time.Millisecond, slow: true, limit: limit, budget: limit,
 		version: versionOf(bin, "--version"),
 		command: func(dir string) (*exec.Cmd, error) {
 			kubeconfig, err := writeKubeconfig(dir)

@@ -181,7 +181,12 @@ func (c *config) report(w io.Writer, results []*Result) error {
 	case len(results) == 0:
 		return nil
 	case c.write && c.mode == modeIPVS:
-		return c.document(w, results)
+		all, err := c.sections(results)
+		if err != nil {
+			return err
+		}
+		_, err = io.WriteString(w, document("make bench-ipvs", ipvsExplained, "", all))
+		return err
 	}
 	if err := c.tables(w, results); err != nil || !c.write {
 		return err

@@ -3,11 +3,14 @@ package main
 import (
 	"errors"
 	"fmt"
-	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -25,7 +28,7 @@ RESULTS.md for what is measured. IPVS does not notify changes: its virtual serve
 `
 
 // explained says in the results how they were made.
-const explained = `Both programs ran in turn, each in a network namespace of its own, before the same API server. That is a small one of
+const explained = `At each size both programs ran in turn, each in a network namespace of its own, before the same API server. That is a small one of
 our own (e2e/bench/apiserver), a process that lists and watches like the real one, in protobuf, with objects like
 the real ones: the real one takes hours to create 50,000 Services.
 
@@ -41,34 +44,67 @@ the real ones: the real one takes hours to create 50,000 Services.
   client connects about a thousand times in a second; a connection fails if it does not come about within a second.
 * Resident memory is that of the program after all changes, and its peak; of kube-proxy without the nft processes that
   it runs. Kernel memory: how much more of SUnreclaim, VmallocUsed and Percpu of /proc/meminfo there was after the first sync.
+* kube-proxy: what it did not begin within ten minutes of its start at a size is not measured ("-").
 * New connections: TCP, made and broken off at once, by two clients from 250 addresses through the node, in rounds
   that take turns: straight to ten endpoints, through a Service with the same ten, through one with session affinity and 100.
+  Most of that is the work of TCP at both ends. First packets: only those (SYNs), from one thread, dropped by the
+  server, 100,000 in each round.
 * Another's transaction: another process adds an element to a table of its own every 5 ms during the first load of
   nftproxy, which is one more, by itself.
 `
 
-// writeResults writes RESULTS.md and the plot.
+// writeResults writes RESULTS.md and the plot. What RESULTS.md has of other sizes stays.
 func (c *config) writeResults(results []*Result) error {
-	dir := filepath.Join(c.root, "e2e", "bench")
-	var b strings.Builder
-	if err := c.document(&b, results); err != nil {
+	path := filepath.Join(c.root, "e2e", "bench", "RESULTS.md")
+	old, err := os.ReadFile(path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
 	}
-	text := strings.TrimRight(b.String(), "\n") + "\n"
-	return errors.Join(os.WriteFile(filepath.Join(dir, "RESULTS.md"), []byte(text), 0o644), drawPlot(filepath.Join(dir, "one-change.svg"), results))
+	all := sections(string(old))
+	now, err := c.sections(results)
+	if err != nil {
+		return err
+	}
+	maps.Copy(all, now)
+	text := document("make bench", explained, "![One endpoint replaced, by the number of Services](one-change.svg)\n\n", all)
+	return errors.Join(os.WriteFile(path, []byte(text), 0o644), drawPlot(filepath.Join(c.root, "e2e", "bench", "one-change.svg"), all))
 }
 
-// document writes the results with all that belongs to them.
-func (c *config) document(w io.Writer, results []*Result) error {
-	title, how, picture := "make bench", explained, "![One endpoint replaced, by the number of Services](one-change.svg)\n\n"
-	if c.mode == modeIPVS {
-		title, how, picture = "make bench-ipvs", ipvsExplained, ""
+// document returns the results of all sizes with what belongs to them.
+func document(title, how, picture string, all map[int]string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "# Results of `%s`\n\n%s\n%s", title, how, picture)
+	for _, n := range slices.Sorted(maps.Keys(all)) {
+		b.WriteString(all[n])
 	}
-	if _, err := fmt.Fprintf(w, "# Results of `%s`\n\n%s\n%s; Linux %s; %s, %d CPUs; %s\n\n%s", title, how,
-		time.Now().UTC().Format(time.DateOnly), kernelRelease(), cpuModel(), runtime.NumCPU(), c.versions(), picture); err != nil {
-		return err
+	return strings.TrimRight(b.String(), "\n") + "\n"
+}
+
+// sections returns a section for each size: what was measured, when and where.
+func (c *config) sections(results []*Result) (map[int]string, error) {
+	all := map[int]string{}
+	for _, group := range bySize(results) {
+		var b strings.Builder
+		fmt.Fprintf(&b, "## %d Services\n\n%s; Linux %s; %s, %d CPUs; %s\n\n", group[0].Services,
+			time.Now().UTC().Format(time.DateOnly), kernelRelease(), cpuModel(), runtime.NumCPU(), c.versions())
+		if err := c.tables(&b, group); err != nil {
+			return nil, err
+		}
+		all[group[0].Services] = b.String()
 	}
-	return c.tables(w, results)
+	return all, nil
+}
+
+// sections returns the sections of a document, by the number of Services.
+func sections(text string) map[int]string {
+	all := map[int]string{}
+	for i, part := range strings.Split(text, "\n## ") {
+		number, _, _ := strings.Cut(part, " ")
+		if n, err := strconv.Atoi(number); err == nil && i > 0 {
+			all[n] = "## " + strings.TrimRight(part, "\n") + "\n\n"
+		}
+	}
+	return all
 }
 
 // versions returns the versions of the programs.
@@ -99,8 +135,34 @@ func cpuModel() string {
 	return string(m[1])
 }
 
+// replaced begins the row of the tables that is drawn.
+const replaced = "one endpoint replaced: p50 /"
+
+// medians returns the medians of one endpoint replaced that a section tells, in milliseconds, by program.
+func medians(section string) map[string]float64 {
+	out := map[string]float64{}
+	var programs []string
+	for line := range strings.Lines(section) {
+		cells := strings.Split(strings.Trim(strings.TrimSpace(line), "|"), "|")
+		if what := strings.TrimSpace(cells[0]); what == "" && programs == nil {
+			for _, head := range cells[1:] {
+				name, _, _ := strings.Cut(strings.TrimSpace(head), ",")
+				programs = append(programs, name)
+			}
+		} else if strings.HasPrefix(what, replaced) {
+			for i, cell := range cells[1:] {
+				first, _, _ := strings.Cut(cell, " / ")
+				if d, err := time.ParseDuration(strings.ReplaceAll(first, " ", "")); err == nil && i < len(programs) {
+					out[programs[i]] = float64(d) / float64(time.Millisecond)
+				}
+			}
+		}
+	}
+	return out
+}
+
 // drawPlot draws the median of one endpoint replaced against the number of Services.
-func drawPlot(path string, results []*Result) error {
+func drawPlot(path string, all map[int]string) error {
 	p := plot.New()
 	p.Title.Text = "One endpoint replaced: event to kernel, median"
 	p.X.Label.Text, p.Y.Label.Text = "Services", "milliseconds"
@@ -108,22 +170,17 @@ func drawPlot(path string, results []*Result) error {
 	p.X.Tick.Marker, p.Y.Tick.Marker = plot.LogTicks{Prec: -1}, plot.LogTicks{Prec: -1}
 	p.Legend.Top, p.Legend.Left = true, true
 	lines := map[string]plotter.XYs{}
-	var names []string
-	for _, r := range results {
-		if r.Replace.N == 0 {
-			continue
+	for _, n := range slices.Sorted(maps.Keys(all)) {
+		for name, ms := range medians(all[n]) {
+			lines[name] = append(lines[name], plotter.XY{X: float64(n), Y: ms})
 		}
-		if lines[r.Program] == nil {
-			names = append(names, r.Program)
-		}
-		lines[r.Program] = append(lines[r.Program], plotter.XY{X: float64(r.Services), Y: float64(r.Replace.P50) / float64(time.Millisecond)})
+	}
+	if len(lines) == 0 {
+		return nil
 	}
 	var args []any
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(lines)) {
 		args = append(args, name, lines[name])
-	}
-	if len(args) == 0 {
-		return nil
 	}
 	if err := plotutil.AddLinePoints(p, args...); err != nil {
 		return fmt.Errorf("draw the plot: %w", err)
