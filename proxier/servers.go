@@ -226,7 +226,7 @@ func (s *servers) serverOps(ops []ipvs.Op, k ipvs.Key, have, want *ipvs.Virtual,
 		if _, ok := want.Dests[addr]; ok {
 			continue
 		}
-		if k.Protocol == model.UDP {
+		if k.Protocol == model.UDP || !skipsZero(want.Server.Scheduler) {
 			ops = append(ops, ipvs.Op{Verb: ipvs.DeleteDest, Key: k, Dest: ipvs.Dest{Addr: addr}})
 			continue
 		}
@@ -237,6 +237,11 @@ func (s *servers) serverOps(ops []ipvs.Op, k ipvs.Key, have, want *ipvs.Virtual,
 	}
 	return ops
 }
+
+// skipsZero reports whether a scheduler finds another destination than one of weight 0. That of dh is the hash of
+// the server's address, whatever the weight (ip_vs_dh_schedule): while one drained no new connection to the Service
+// would come about.
+func skipsZero(scheduler string) bool { return scheduler != "dh" }
 
 // finish keeps new connections from servers that nothing wants. Those of UDP go at once: there a
 // connection is only what the kernel makes of it.

@@ -210,6 +210,23 @@ func TestServersDrain(t *testing.T) {
 	})
 }
 
+// TestServersHashedByAddress takes an endpoint away that has connections, with a scheduler that would send new clients
+// to no other while it drains.
+func TestServersHashedByAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var n node
+		_, snapshots, _ := n.started(t, config)
+		snapshots <- asking("dh", 2, 1)
+		synctest.Wait()
+		n.servers.SetCounts(firstServer, secondDest, ipvs.Counts{Active: 1})
+		n.record()
+		n.diary = nil
+		snapshots <- asking("dh", 1, 1)
+		after(10 * time.Second)
+		n.wantDiary(t, "an endpoint left", "ipvs: delete TCP 10.96.0.1:80 -> 10.1.1.1:8080")
+	})
+}
+
 // TestServersGone deletes a Service that has connections. They go on, but nobody gets past the server to
 // the node: its address stays with those that are checked.
 func TestServersGone(t *testing.T) {
