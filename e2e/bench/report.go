@@ -66,7 +66,7 @@ func lines() []line {
 		{"new connections/s: straight / Service (ratio)", func(r *Result) string { return r.Plain.String() }},
 		{"the same with affinity, 100 endpoints", func(r *Result) string { return r.Sticky.String() }},
 		{"first packets/s: straight / Service (ratio)", func(r *Result) string { return r.PlainKnocks.String() }},
-		{"the same with affinity, 100 endpoints ", func(r *Result) string { return r.StickyKnocks.String() }},
+		{"first packets/s with affinity, 100 endpoints", func(r *Result) string { return r.StickyKnocks.String() }},
 		{"another's transaction during the first load: p99 / max", func(r *Result) string {
 			if r.Foreign.N == 0 {
 				return "-"
