@@ -188,7 +188,7 @@ func (r *rig) fromOutside(dst netip.AddrPort) *caller {
 // next returns the source of the next connection. Each has a port of its own, so that nothing on the way takes
 // one for another.
 func (c *caller) next() netip.AddrPort {
-	const first, count = 10000, 19000 // below the node ports, and above what servers listen on
+	const first, count = 11000, 18000 // below the node ports, and above what the daemon listens on (10256)
 	return netip.AddrPortFrom(c.src, uint16(first+c.port.Add(1)%count))
 }
 
