@@ -13,6 +13,9 @@
 // is a front end at the node's own addresses that serve node ports and nowhere else. Entries outside the
 // default zone belong to others.
 //
+// Where IPVS is used, those are stale, too, that begin at a front end and were not translated: an answer that was
+// under way when IPVS deleted an entry makes one.
+//
 // An endpoint that went may answer for a moment what it was asked before: its entries go a little later.
 //
 // After a restart the front ends of before are those that the kernel's ruleset still held when it was

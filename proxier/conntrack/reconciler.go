@@ -63,6 +63,8 @@ type Reconciler struct {
 	all      map[nft.Family]bool
 	some     map[netip.AddrPort]bool
 	failures int
+	// virtual is how many virtual servers there were.
+	virtual int
 	// due is when to look.
 	due time.Time
 }
@@ -145,6 +147,10 @@ func (r *Reconciler) take() {
 	dirty := append(r.table.setServices(in.sync.Snapshot.Services, now), r.table.found(in.found)...)
 	for _, front := range dirty {
 		r.some[front] = true
+	}
+	// What IPVS leaves behind is found only among all entries.
+	if now := in.sync.Servers.Virtual; now != r.virtual || now > 0 && len(dirty) > 0 {
+		r.virtual, r.table.servers, all = now, true, true
 	}
 	for _, f := range nft.Families() {
 		if all && r.table.concerns(f) {

@@ -71,7 +71,7 @@ func start(t *testing.T, k Kernel, passed func(Pass)) *Reconciler {
 
 // entry returns an Entry.
 func entry(dst, answer string) Entry {
-	return Entry{netip.MustParseAddrPort(dst), netip.MustParseAddrPort(answer)}
+	return Entry{Destination: netip.MustParseAddrPort(dst), Responder: netip.MustParseAddrPort(answer)}
 }
 
 func TestReconciler(t *testing.T) {
@@ -228,6 +228,36 @@ func TestReconcilerLooksAgain(t *testing.T) {
 		synctest.Wait()
 		if want := []Entry{entry("10.96.0.10:53", "10.1.0.1:53"), entry("10.96.0.10:53", "10.1.0.2:53")}; !slices.Equal(m.entries, want) {
 			t.Errorf("entries %v; want %v", m.entries, want)
+		}
+	})
+}
+
+// TestReconcilerBackwards has an answer make an entry when IPVS is done with a Service.
+func TestReconcilerBackwards(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		backwards := entry("10.0.0.2:5000", "10.0.0.2:5000")
+		backwards.Source = netip.MustParseAddrPort("10.96.0.10:53")
+		m := &memory{}
+		r := start(t, m, nil)
+		s := synced(dns(endpoints("10.1.0.1:53")...))
+		r.Observe(s)
+		time.Sleep(time.Second)
+		m.entries = append(m.entries, backwards)
+		r.Observe(s)
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if len(m.entries) != 1 {
+			t.Error("without IPVS an entry was deleted that a front end began")
+		}
+		for _, virtual := range []int{1, 0} {
+			s.Servers.Virtual = virtual
+			m.entries = []Entry{backwards}
+			r.Observe(s)
+			time.Sleep(time.Second)
+			synctest.Wait()
+			if len(m.entries) != 0 {
+				t.Errorf("with %d virtual servers there is still an entry that a front end began", virtual)
+			}
 		}
 	})
 }

@@ -17,6 +17,8 @@ type Entry struct {
 	Destination netip.AddrPort
 	// Responder is who answers: the endpoint or, if nothing was translated, the destination.
 	Responder netip.AddrPort
+	// Source is who sent the first packet.
+	Source netip.AddrPort
 }
 
 // A table says which entries are right. Its front ends are addresses and ports of UDP; a node port has
@@ -31,6 +33,8 @@ type table struct {
 	fading map[fade]time.Time
 	// local are the addresses of this node that serve node ports.
 	local map[netip.Addr]bool
+	// servers says that IPVS serves, or served, some front ends.
+	servers bool
 }
 
 // A claim is one Service port's for a front end.
@@ -51,6 +55,9 @@ func newTable() *table {
 
 // stale reports whether an entry leads nowhere.
 func (t *table) stale(e Entry, now time.Time) bool {
+	if t.backwards(e) {
+		return true
+	}
 	keys := [2]netip.AddrPort{e.Destination}
 	n := 1
 	if t.local[e.Destination.Addr()] {
@@ -69,6 +76,12 @@ func (t *table) stale(e Entry, now time.Time) bool {
 		}
 	}
 	return false
+}
+
+// backwards reports whether an entry begins at a front end. IPVS deletes its entries with a virtual server; an answer
+// that is under way then makes such a one, and what the client sends belongs to it from then on.
+func (t *table) backwards(e Entry) bool {
+	return t.servers && e.Responder == e.Destination && !t.local[e.Source.Addr()] && len(t.claims[e.Source]) > 0
 }
 
 // fades reports whether an endpoint may still answer.

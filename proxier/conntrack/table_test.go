@@ -188,8 +188,8 @@ func TestStaleWithTwoClaims(t *testing.T) {
 	older, younger := dns(endpoints("10.1.0.1:53")...), dns(endpoints("10.1.0.2:53")...)
 	older.Name.Name, younger.Name.Name = "older", "a-younger"
 	older.Created, younger.Created = time.Unix(1, 0), time.Unix(2, 0)
-	first := Entry{netip.MustParseAddrPort("192.0.2.53:53"), netip.MustParseAddrPort("10.1.0.1:53")}
-	second := Entry{first.Destination, netip.MustParseAddrPort("10.1.0.2:53")}
+	first := entry("192.0.2.53:53", "10.1.0.1:53")
+	second := entry("192.0.2.53:53", "10.1.0.2:53")
 	table := newTable()
 	steps := []struct {
 		name                    string

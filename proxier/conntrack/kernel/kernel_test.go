@@ -330,7 +330,7 @@ func TestDecode(t *testing.T) {
 	good = wire.AppendBytes(good, ctaID, []byte{1, 2, 3, 4})
 	wire.CloseMessage(good, 0)
 	e, ok := decode(good)
-	want := conntrack.Entry{Destination: netip.MustParseAddrPort("10.96.0.10:53"), Responder: netip.MustParseAddrPort("10.1.0.1:5353")}
+	want := conntrack.Entry{Destination: netip.MustParseAddrPort("10.96.0.10:53"), Responder: netip.MustParseAddrPort("10.1.0.1:5353"), Source: netip.MustParseAddrPort("10.0.0.1:1")}
 	if !ok || e.Entry != want {
 		t.Errorf("decode() = %v, %t; want %v, true", e.Entry, ok, want)
 	}

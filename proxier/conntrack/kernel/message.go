@@ -63,12 +63,12 @@ func decode(msg wire.Message) (e entry, ok bool) {
 	if len(msg) < headers {
 		return e, false
 	}
-	var to, from netip.AddrPort
+	var source, to, from netip.AddrPort
 	var okTo, okFrom bool
 	for typ, attr := range wire.Attrs(msg[headers:]) {
 		switch typ {
 		case ctaTupleOrig:
-			_, to, okTo = tuple(attr)
+			source, to, okTo = tuple(attr)
 		case ctaTupleReply:
 			e.reply = attr
 			from, _, okFrom = tuple(attr)
@@ -78,7 +78,7 @@ func decode(msg wire.Message) (e entry, ok bool) {
 			return e, false
 		}
 	}
-	e.Destination, e.Responder = to, from
+	e.Destination, e.Responder, e.Source = to, from, source
 	return e, okTo && okFrom && len(e.id) == 4
 }
 
