@@ -242,6 +242,7 @@ func TestReconcilerBackwards(t *testing.T) {
 		s := synced(dns(endpoints("10.1.0.1:53")...))
 		r.Observe(s)
 		time.Sleep(time.Second)
+		synctest.Wait()
 		m.entries = append(m.entries, backwards)
 		r.Observe(s)
 		time.Sleep(time.Second)
