@@ -54,7 +54,7 @@ func (s *servers) drain(want *plan.State, now time.Time) error {
 			}
 			idle, busy, err := s.unwanted(k, want)
 			if err != nil {
-				s.sooner(now.Add(drainPeriod))
+				s.known = false // the steps so far are not done: reading finds what is left
 				return err
 			}
 			_, gone := s.gone[k]

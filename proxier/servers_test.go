@@ -2,6 +2,7 @@ package proxier
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -473,4 +474,35 @@ func TestServersIdle(t *testing.T) {
 			t.Errorf("after all that IPVS did %d steps, %d failed; want %d, none", got.Ops, got.Failures, ops)
 		}
 	})
+}
+
+// An unreadable is IPVS that does not tell the connections of one server.
+type unreadable struct {
+	ipvsfake.Kernel
+	key ipvs.Key
+}
+
+func (u *unreadable) Counts(k ipvs.Key) (map[netip.AddrPort]ipvs.Counts, error) {
+	if k == u.key {
+		return nil, errors.New("out of memory")
+	}
+	return u.Kernel.Counts(k)
+}
+
+// TestDrainUnreadable fails to read the connections of one of many servers: what was decided about the others is not
+// done, so all is read again.
+func TestDrainUnreadable(t *testing.T) {
+	u := &unreadable{key: firstServer}
+	s := newServers(u, zap.NewNop())
+	s.have.Servers, s.known = ipvs.Table{}, true
+	now := time.Now()
+	for i := range 20 {
+		k := firstServer
+		k.Addr = netip.AddrPortFrom(k.Addr.Addr(), k.Addr.Port()+uint16(i))
+		s.have.Servers[k] = &ipvs.Virtual{Dests: map[netip.AddrPort]int{firstDest: 0}}
+		s.lookAt(s.fading, k, now)
+	}
+	if err := s.drain(&plan.State{}, now.Add(firstLook)); err == nil || s.known {
+		t.Errorf("drain = %v, known %v; want an error, and that it is not known what there is", err, s.known)
+	}
 }

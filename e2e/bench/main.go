@@ -77,7 +77,7 @@ func parse(args []string, talk io.Writer) (*config, error) {
 	f.StringVar(&c.mode, "mode", modeNFTables, "`mode` of both programs: nftables or ipvs")
 	f.BoolVar(&c.peer, "peer", true, "measure kube-proxy, too")
 	f.IntVar(&c.skipPeer, "peer-skip", 0, "leave kube-proxy out above a `number` of Services")
-	f.DurationVar(&c.firstLimit, "peer-limit", 10*time.Minute, "how long a first sync may take, kube-proxy's above all; longer ones are 'not done'")
+	f.DurationVar(&c.firstLimit, "peer-limit", 10*time.Minute, "how long a first sync may take, longer ones are 'not done', and when nothing more of kube-proxy is begun")
 	f.DurationVar(&c.limit, "limit", 4*time.Hour, "how long all may take")
 	f.IntVar(&c.repeat, "n", 200, "how often to make one change")
 	f.DurationVar(&c.rowTime, "row", time.Minute, "how long to make one change after another at most")

@@ -312,7 +312,7 @@ func confine() error {
 func TestKustomization(t *testing.T) {
 	r := newRig(t)
 	if _, err := exec.LookPath("kubectl"); err != nil {
-		t.Skip("this test needs the program kubectl")
+		t.Skip("this test needs the program kubectl, 1.25 or later, which Debian 12 has no package of")
 	}
 	dir := t.TempDir()
 	if err := os.CopyFS(dir, os.DirFS(deployed)); err != nil {

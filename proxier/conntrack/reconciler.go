@@ -149,11 +149,11 @@ func (r *Reconciler) take() {
 		r.some[front] = true
 	}
 	// What IPVS leaves behind is found only among all entries.
-	if now := in.sync.Servers.Virtual; now != r.virtual || now > 0 && len(dirty) > 0 {
-		r.virtual, r.table.servers, all = now, true, true
-	}
+	virtual := in.sync.Servers.Virtual
+	left := virtual != r.virtual || virtual > 0 && len(dirty) > 0
+	r.virtual, r.table.servers = virtual, r.table.servers || left
 	for _, f := range nft.Families() {
-		if all && r.table.concerns(f) {
+		if left && len(r.table.claims) > 0 || all && r.table.concerns(f) {
 			r.all[f] = true
 		}
 	}
