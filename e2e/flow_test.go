@@ -88,7 +88,11 @@ func (r *rig) checkDNAT(f scenario.Flow) error {
 
 // checkOnce makes one connection that must reach an endpoint of the flow.
 func (r *rig) checkOnce(f scenario.Flow) (world.Result, error) {
-	res, err := r.host(f).Ask(f.Proto, f.Src, f.Dst, slow(3*time.Second))
+	var res world.Result
+	err := r.host(f).Do(func() (err error) {
+		res, err = world.Ask(f.Proto, r.ports.next(f.Src), f.Dst, slow(3*time.Second))
+		return err
+	})
 	if err != nil {
 		return res, err
 	}

@@ -62,6 +62,41 @@ func TestRemoved(t *testing.T) {
 	checkAlive(t, "both again", conns)
 }
 
+// TestPortUsedAgain has clients whose connections by a node port were reset, which IPVS takes for open, use their
+// ports again when their endpoint has gone.
+func TestPortUsedAgain(t *testing.T) {
+	needIPVS(t)
+	s := balanced{name: "web", n: 24, endpoints: "ab"}.scheduled("rr")
+	r := startBalanced(t, s)
+	dst := s.nodePort(r.nodeAddr(true))
+	connect := func(src netip.AddrPort) (byte, error) {
+		c, err := r.w.Clients.Connect(src, dst, slow(3*time.Second))
+		if err != nil {
+			return 0, err
+		}
+		return letter(c.Answer.Dst.Addr()), c.Abort()
+	}
+	var gone []netip.AddrPort // the sources of connections to a
+	for range 6 {
+		src := r.ports.next(outsideClient)
+		switch l, err := connect(src); {
+		case err != nil:
+			t.Fatal(err)
+		case l == 'a':
+			gone = append(gone, src)
+		}
+	}
+	if len(gone) != 3 {
+		t.Errorf("%d of 6 connections reached a; want 3", len(gone))
+	}
+	r.apply(t, docsOf(s.with("b")))
+	for _, src := range gone {
+		if l, err := connect(src); err != nil || l != 'b' {
+			t.Errorf("from %s again: reached %c, %v; want b", src, l, err)
+		}
+	}
+}
+
 // TestServiceRemoved removes a Service while it has long connections: they go on, and a new one is refused.
 func TestServiceRemoved(t *testing.T) {
 	needIPVS(t)

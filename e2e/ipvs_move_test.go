@@ -22,7 +22,7 @@ func TestMove(t *testing.T) {
 	r := startBalanced(t, s.scheduled(moves[0]))
 	callers := []*caller{
 		r.fromPod(s.addr()), r.fromOutside(s.nodePort(r.nodeAddr(true))), r.fromOutside(s.addr()),
-		{host: r.w.Node, src: r.nodeAddr(true), dst: s.addr(), port: &r.port},
+		{host: r.w.Node, src: r.nodeAddr(true), dst: s.addr(), from: &r.ports},
 	}
 	stop := make(chan struct{})
 	var wg sync.WaitGroup
@@ -75,7 +75,7 @@ func (c *caller) connect(stop <-chan struct{}, count *atomic.Int64) error {
 		}
 		// A SYN that is lost is sent again after a second: that counts as a failure.
 		began := time.Now()
-		res, err := world.Ask("tcp", c.next(), c.dst, 900*time.Millisecond)
+		res, err := world.Ask("tcp", c.from.next(c.src), c.dst, 900*time.Millisecond)
 		switch {
 		case errors.Is(err, unix.EADDRINUSE):
 		case err != nil:

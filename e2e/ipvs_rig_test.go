@@ -6,7 +6,6 @@ import (
 	"os/exec"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,24 +171,17 @@ type caller struct {
 	host *world.Host
 	src  netip.Addr
 	dst  netip.AddrPort
-	port *atomic.Uint32 // of the last connection of any caller of the rig
+	from *ports // where it takes its ports from
 }
 
 // fromPod returns a caller on the pod of the node.
 func (r *rig) fromPod(dst netip.AddrPort) *caller {
-	return &caller{host: r.w.Pod(podClient), src: podClient, dst: dst, port: &r.port}
+	return &caller{host: r.w.Pod(podClient), src: podClient, dst: dst, from: &r.ports}
 }
 
 // fromOutside returns a caller outside.
 func (r *rig) fromOutside(dst netip.AddrPort) *caller {
-	return &caller{host: r.w.Clients, src: outsideClient, dst: dst, port: &r.port}
-}
-
-// next returns the source of the next connection. Each has a port of its own, so that nothing on the way takes
-// one for another.
-func (c *caller) next() netip.AddrPort {
-	const first, count = 11000, 18000 // below the node ports, and above what the daemon listens on (10256)
-	return netip.AddrPortFrom(c.src, uint16(first+c.port.Add(1)%count))
+	return &caller{host: r.w.Clients, src: outsideClient, dst: dst, from: &r.ports}
 }
 
 // short makes connections that end at once and returns the letters of the endpoints.
@@ -198,7 +190,7 @@ func (c *caller) short(t *testing.T, n int) string {
 	var letters []byte
 	err := c.host.Do(func() error {
 		for range n {
-			res, err := world.Ask("tcp", c.next(), c.dst, slow(3*time.Second))
+			res, err := world.Ask("tcp", c.from.next(c.src), c.dst, slow(3*time.Second))
 			switch {
 			case err != nil:
 				return err
@@ -220,7 +212,7 @@ func (c *caller) short(t *testing.T, n int) string {
 func (c *caller) long(t *testing.T, n int) (letters string, conns []*world.Conn) {
 	t.Helper()
 	for range n {
-		conn, err := c.host.Connect(c.next(), c.dst, slow(3*time.Second))
+		conn, err := c.host.Connect(c.from.next(c.src), c.dst, slow(3*time.Second))
 		if err != nil {
 			t.Fatalf("from %s: %v", c.src, err)
 		}

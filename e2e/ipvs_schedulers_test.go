@@ -103,11 +103,11 @@ func hashClient(i int) netip.Addr { return netip.AddrFrom4([4]byte{198, 19, byte
 func (r *rig) askAll(t *testing.T, dst netip.AddrPort) string {
 	t.Helper()
 	var letters []byte
-	c := caller{host: r.w.Clients, dst: dst, port: &r.port}
+	c := caller{host: r.w.Clients, dst: dst, from: &r.ports}
 	err := c.host.Do(func() error {
 		for i := range hashClients {
 			c.src = hashClient(i)
-			res, err := world.Ask("udp", c.next(), dst, slow(3*time.Second))
+			res, err := world.Ask("udp", c.from.next(c.src), dst, slow(3*time.Second))
 			if err != nil {
 				return err
 			}

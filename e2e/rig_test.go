@@ -8,7 +8,6 @@ import (
 	"regexp"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -56,7 +55,7 @@ type rig struct {
 	marker  int // the number of the marker that was written last
 	fresh   int // how many clients were used up by tests of affinity
 	scratch *netns.NetNS
-	port    atomic.Uint32 // see caller
+	ports   ports
 }
 
 // newRig makes a world for a test. The daemon does not run yet.
