@@ -28,17 +28,19 @@ type mapNode[K, V comparable] struct {
 	places []mapPlace[K, V]
 }
 
-// A mapPlace is a sub-node, or the entries whose hashes agree so far (one, but for collisions of
-// the whole hash).
+// A mapPlace is a sub-node or a leaf. An edit copies the nodes on its way, so a place is small.
 type mapPlace[K, V comparable] struct {
-	node    *mapNode[K, V]
-	hash    uint64
-	entries []mapEntry[K, V]
+	node *mapNode[K, V]
+	leaf *mapLeaf[K, V]
 }
 
-type mapEntry[K, V comparable] struct {
+// A mapLeaf is a key and its value. It never changes.
+type mapLeaf[K, V comparable] struct {
+	hash  uint64
 	key   K
 	value V
+	// next is another key of the same hash.
+	next *mapLeaf[K, V]
 }
 
 const (
@@ -69,14 +71,10 @@ func (m Map[K, V]) Get(key K) (V, bool) {
 			n = p.node
 			continue
 		}
-		if p.hash == hash {
-			for i := range p.entries {
-				if p.entries[i].key == key {
-					return p.entries[i].value, true
-				}
-			}
+		if p.leaf.hash != hash {
+			return none, false
 		}
-		return none, false
+		return p.leaf.find(key)
 	}
 }
 
@@ -164,30 +162,44 @@ func (n *mapNode[K, V]) set(e *Edit[K, V], hash uint64, shift int, key K, value 
 		}
 		return n, added
 	}
-	if p.hash != hash {
+	if p.leaf.hash != hash {
 		// Two keys in one place: both move one level down.
-		sub := &mapNode[K, V]{owner: e.owner, used: 1 << (p.hash >> (shift + mapBits) & mapLevel), places: []mapPlace[K, V]{*p}}
+		sub := &mapNode[K, V]{owner: e.owner, used: 1 << (p.leaf.hash >> (shift + mapBits) & mapLevel), places: []mapPlace[K, V]{*p}}
 		sub, _ = sub.set(e, hash, shift+mapBits, key, value)
 		n = n.editable(e)
 		*n.at(hash, shift) = mapPlace[K, V]{node: sub}
 		return n, true
 	}
-	entries := make([]mapEntry[K, V], 0, len(p.entries)+1)
-	added := true
-	for _, entry := range p.entries {
-		if entry.key == key {
-			if entry.value == value {
-				return n, false
-			}
-			added = false
-			continue
-		}
-		entries = append(entries, entry)
+	have, ok := p.leaf.find(key)
+	if ok && have == value {
+		return n, false
 	}
-	entries = append(entries, mapEntry[K, V]{key, value})
+	leaf := &mapLeaf[K, V]{hash: hash, key: key, value: value, next: p.leaf.without(key)}
 	n = n.editable(e)
-	n.at(hash, shift).entries = entries
-	return n, added
+	n.at(hash, shift).leaf = leaf
+	return n, !ok
+}
+
+// find returns the value of a key in a leaf, which may be nil, and those of the same hash.
+func (l *mapLeaf[K, V]) find(key K) (V, bool) {
+	for ; l != nil; l = l.next {
+		if l.key == key {
+			return l.value, true
+		}
+	}
+	var none V
+	return none, false
+}
+
+// without returns the leaf and those of the same hash without that of a key; nil if none is left.
+func (l *mapLeaf[K, V]) without(key K) *mapLeaf[K, V] {
+	switch {
+	case l == nil:
+		return nil
+	case l.key == key:
+		return l.next
+	}
+	return &mapLeaf[K, V]{hash: l.hash, key: l.key, value: l.value, next: l.next.without(key)}
 }
 
 // insert returns the node with a new place for the key.
@@ -200,7 +212,7 @@ func (n *mapNode[K, V]) insert(e *Edit[K, V], hash uint64, shift int, key K, val
 	}
 	places := make([]mapPlace[K, V], 0, len(n.places)+1)
 	places = append(places, n.places[:i]...)
-	places = append(places, mapPlace[K, V]{hash: hash, entries: []mapEntry[K, V]{{key, value}}})
+	places = append(places, mapPlace[K, V]{leaf: &mapLeaf[K, V]{hash: hash, key: key, value: value}})
 	c.places = append(places, n.places[i:]...)
 	c.used |= bit
 	return c
@@ -215,14 +227,7 @@ func (n *mapNode[K, V]) remove(e *Edit[K, V], hash uint64, shift int, key K) *ma
 		if len(p.node.places) > 0 {
 			return n
 		}
-	} else if len(p.entries) > 1 {
-		entries := make([]mapEntry[K, V], 0, len(p.entries)-1)
-		for _, entry := range p.entries {
-			if entry.key != key {
-				entries = append(entries, entry)
-			}
-		}
-		p.entries = entries
+	} else if p.leaf = p.leaf.without(key); p.leaf != nil {
 		return n
 	}
 	bit := uint32(1) << (hash >> shift & mapLevel)
@@ -243,8 +248,8 @@ func (n *mapNode[K, V]) all(yield func(K, V) bool) bool {
 			}
 			continue
 		}
-		for _, entry := range p.entries {
-			if !yield(entry.key, entry.value) {
+		for l := p.leaf; l != nil; l = l.next {
+			if !yield(l.key, l.value) {
 				return false
 			}
 		}
@@ -300,8 +305,8 @@ func changes[K, V comparable](a, b *mapNode[K, V], yield func(Change[K, V]) bool
 	for rest := a.used | b.used; rest != 0; rest &= rest - 1 {
 		slot := uint64(bits.TrailingZeros32(rest))
 		p, q := a.at(slot, 0), b.at(slot, 0)
-		if p.same(q) {
-			continue
+		if p != nil && q != nil && *p == *q {
+			continue // they share what is in them
 		}
 		if p != nil && q != nil && p.node != nil && q.node != nil {
 			if !changes(p.node, q.node, yield) {
@@ -314,14 +319,6 @@ func changes[K, V comparable](a, b *mapNode[K, V], yield func(Change[K, V]) bool
 		}
 	}
 	return true
-}
-
-// same reports whether two places share what is in them. Places that do not may still hold the same.
-func (p *mapPlace[K, V]) same(q *mapPlace[K, V]) bool {
-	if p == nil || q == nil || p.node != q.node || len(p.entries) != len(q.entries) {
-		return false
-	}
-	return len(p.entries) == 0 || &p.entries[0] == &q.entries[0]
 }
 
 // changesPlace compares two places of which at most one is a node.
@@ -356,8 +353,8 @@ func (p *mapPlace[K, V]) all() iter.Seq2[K, V] {
 			p.node.all(yield)
 			return
 		}
-		for _, entry := range p.entries {
-			if !yield(entry.key, entry.value) {
+		for l := p.leaf; l != nil; l = l.next {
+			if !yield(l.key, l.value) {
 				return
 			}
 		}
