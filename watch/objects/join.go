@@ -32,7 +32,6 @@ func Join(o Options, s *Service, list []*Slice) *model.Service {
 // endpoints returns the endpoints of one Service port, sorted by address.
 func endpoints(name string, proto model.Protocol, weights Weights, list []*Slice) []model.Endpoint {
 	var out []model.Endpoint
-	var at map[netip.AddrPort]int
 	for _, slice := range list {
 		for i := range slice.Subsets {
 			subset := &slice.Subsets[i]
@@ -40,27 +39,27 @@ func endpoints(name string, proto model.Protocol, weights Weights, list []*Slice
 				if p.Name != name || p.Protocol != proto {
 					continue
 				}
-				if at == nil {
-					at = make(map[netip.AddrPort]int, len(subset.Endpoints))
-				}
 				out = slices.Grow(out, len(subset.Endpoints))
 				for i := range subset.Endpoints {
 					e := subset.Endpoints[i].Endpoint
 					e.Addr = netip.AddrPortFrom(e.Addr.Addr(), p.Port)
 					e.Weight = weights.of(&subset.Endpoints[i])
-					first, twice := at[e.Addr]
-					switch {
-					case !twice:
-						at[e.Addr] = len(out)
-						out = append(out, e)
-					case !e.Terminating:
-						// Two pods share an address, one of them going: the other has it.
-						out[first] = e
-					}
+					out = append(out, e)
 				}
 			}
 		}
 	}
-	slices.SortFunc(out, func(a, b model.Endpoint) int { return a.Addr.Compare(b.Addr) })
-	return out
+	slices.SortStableFunc(out, func(a, b model.Endpoint) int { return a.Addr.Compare(b.Addr) })
+	n := 0
+	for _, e := range out {
+		switch {
+		case n == 0 || out[n-1].Addr != e.Addr:
+			out[n] = e
+			n++
+		case !e.Terminating:
+			// Two pods share an address, one of them going: the other has it.
+			out[n-1] = e
+		}
+	}
+	return out[:n]
 }

@@ -38,6 +38,15 @@ func (f *faults) minor(field, format string, args ...any) {
 // index returns the path of an item of a list.
 func index(field string, i int) string { return fmt.Sprintf("%s[%d]", field, i) }
 
+// An item is one of a list. Its path is made when something is wrong with it.
+type item struct {
+	list string
+	i    int
+}
+
+// field returns the path of a field of the item.
+func (i item) field(name string) string { return index(i.list, i.i) + "." + name }
+
 // defaultNamespace is the namespace of an object that names none, as for kubectl.
 const defaultNamespace = "default"
 
@@ -48,6 +57,9 @@ func (f *faults) nameOf(namespace, name string) (model.Name, bool) {
 		n.Namespace = defaultNamespace
 	}
 	ok := f.plainName(name)
+	if simpleLabel(n.Namespace) {
+		return n, ok
+	}
 	if errs := validation.IsDNS1123Label(n.Namespace); len(errs) > 0 {
 		f.add("metadata.namespace", "%q is no namespace: %s", namespace, errs[0])
 		ok = false
@@ -61,6 +73,9 @@ func (f *faults) plainName(name string) bool {
 		f.add("metadata.name", "is missing")
 		return false
 	}
+	if simpleLabel(name) {
+		return true
+	}
 	if errs := validation.IsDNS1123Subdomain(name); len(errs) > 0 {
 		f.add("metadata.name", "%q is no name: %s", name, errs[0])
 		return false
@@ -68,10 +83,26 @@ func (f *faults) plainName(name string) bool {
 	return true
 }
 
+// simpleLabel reports whether a name is a legal one without a dot, as nearly all are. The regular expressions of package
+// validation take longer than all else that is read of an object.
+func simpleLabel(s string) bool {
+	if len(s) == 0 || len(s) > validation.DNS1123LabelMaxLength || s[0] == '-' || s[len(s)-1] == '-' {
+		return false
+	}
+	for i := range len(s) {
+		if c := s[i]; (c < 'a' || c > 'z') && (c < '0' || c > '9') && c != '-' {
+			return false
+		}
+	}
+	return true
+}
+
 // addr parses an address in any spelling that the API ever accepted: leading zeros are decimal.
 func addr(s string) (netip.Addr, bool) {
-	ip := netutils.ParseIPSloppy(s)
-	a, ok := netip.AddrFromSlice(ip)
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" {
+		return a.Unmap(), true
+	}
+	a, ok := netip.AddrFromSlice(netutils.ParseIPSloppy(s))
 	return a.Unmap(), ok
 }
 

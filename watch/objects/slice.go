@@ -1,8 +1,8 @@
 package objects
 
 import (
+	"fmt"
 	"net/netip"
-	"reflect"
 	"slices"
 	"time"
 
@@ -27,7 +27,11 @@ type Slice struct {
 // SameEndpoints reports whether two slices say the same of the endpoints of a Service, whatever
 // triggered them.
 func (s *Slice) SameEndpoints(o *Slice) bool {
-	return s.Name == o.Name && s.Service == o.Service && reflect.DeepEqual(s.Subsets, o.Subsets)
+	return s.Name == o.Name && s.Service == o.Service && slices.EqualFunc(s.Subsets, o.Subsets, func(a, b Subset) bool {
+		return slices.Equal(a.Ports, b.Ports) && slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b Endpoint) bool {
+			return a.Who == b.Who && a.Endpoint.Equal(b.Endpoint)
+		})
+	})
 }
 
 // A Subset is addresses that all serve the same ports.
@@ -79,12 +83,12 @@ func FromSlice(s *discovery.EndpointSlice) (slice *Slice, found []Fault, ok bool
 	}
 	subset := Subset{Ports: slices.Grow([]SlicePort(nil), len(s.Ports)), Endpoints: slices.Grow([]Endpoint(nil), len(s.Endpoints))}
 	for i := range s.Ports {
-		if p, ok := f.slicePort(&s.Ports[i], index("ports", i)); ok {
+		if p, ok := f.slicePort(&s.Ports[i], item{"ports", i}); ok {
 			subset.Ports = append(subset.Ports, p)
 		}
 	}
 	for i := range s.Endpoints {
-		if e, ok := f.endpoint(&s.Endpoints[i], s.AddressType, index("endpoints", i)); ok {
+		if e, ok := f.endpoint(&s.Endpoints[i], s.AddressType, item{"endpoints", i}); ok {
 			subset.Endpoints = append(subset.Endpoints, e)
 		}
 	}
@@ -110,20 +114,20 @@ func (f *faults) triggered(annotations map[string]string) time.Time {
 
 // slicePort returns a port of a slice and reports whether it can be used. A port without name or
 // number would mean all ports, which no proxy implements.
-func (f *faults) slicePort(p *discovery.EndpointPort, at string) (SlicePort, bool) {
+func (f *faults) slicePort(p *discovery.EndpointPort, at item) (SlicePort, bool) {
 	var out SlicePort
 	if p.Name == nil {
-		f.minor(at+".name", `is missing, so the port is not served; "" is the port without a name`)
+		f.minor(at.field("name"), `is missing, so the port is not served; "" is the port without a name`)
 		return out, false
 	}
 	if p.Port == nil || *p.Port == 0 {
-		f.minor(at+".port", "is missing, so the port is not served")
+		f.minor(at.field("port"), "is missing, so the port is not served")
 		return out, false
 	}
 	out.Name = *p.Name
 	var ok bool
 	if out.Port, ok = port(*p.Port); !ok {
-		f.add(at+".port", "%d is no port", *p.Port)
+		f.add(at.field("port"), "%d is no port", *p.Port)
 		return out, false
 	}
 	var proto v1.Protocol
@@ -131,7 +135,7 @@ func (f *faults) slicePort(p *discovery.EndpointPort, at string) (SlicePort, boo
 		proto = *p.Protocol
 	}
 	if out.Protocol, ok = protocol(proto); !ok {
-		f.add(at+".protocol", "%q is none of TCP, UDP, SCTP", proto)
+		f.add(at.field("protocol"), "%q is none of TCP, UDP, SCTP", proto)
 		return out, false
 	}
 	return out, true
@@ -139,17 +143,18 @@ func (f *faults) slicePort(p *discovery.EndpointPort, at string) (SlicePort, boo
 
 // endpoint returns an endpoint of a slice, which is its first address, and reports whether it can be
 // used.
-func (f *faults) endpoint(e *discovery.Endpoint, kind discovery.AddressType, at string) (Endpoint, bool) {
+func (f *faults) endpoint(e *discovery.Endpoint, kind discovery.AddressType, at item) (Endpoint, bool) {
 	if len(e.Addresses) == 0 {
-		f.add(at+".addresses", "is empty")
+		f.add(at.field("addresses"), "is empty")
 		return Endpoint{}, false
 	}
-	a, ok := f.endpointAddr(e.Addresses[0], at+".addresses[0]")
-	if !ok {
+	a, wrong := endpointAddr(e.Addresses[0])
+	if wrong != "" {
+		f.add(at.field("addresses[0]"), "%s", wrong)
 		return Endpoint{}, false
 	}
 	if string(kind) != string(family(a)) {
-		f.add(at+".addresses[0]", "%s is not of the addressType %s", a, kind)
+		f.add(at.field("addresses[0]"), "%s is not of the addressType %s", a, kind)
 		return Endpoint{}, false
 	}
 	out := Endpoint{Endpoint: model.Endpoint{
@@ -176,25 +181,23 @@ func pod(ref *v1.ObjectReference) uint64 {
 	return hashOf(ref.Name)
 }
 
-// endpointAddr returns the address of an endpoint and reports whether it is one that can be behind a
+// endpointAddr returns the address of an endpoint, or what is wrong with it. It must be one that can be behind a
 // Service: the API refuses those that mean something else on each node.
-func (f *faults) endpointAddr(s, at string) (netip.Addr, bool) {
+func endpointAddr(s string) (a netip.Addr, wrong string) {
 	a, ok := addr(s)
 	switch {
 	case !ok:
-		f.add(at, "%q is no IP address", s)
+		return a, fmt.Sprintf("%q is no IP address", s)
 	case a.IsUnspecified():
-		f.add(at, "%s is the unspecified address", a)
+		return a, fmt.Sprintf("%s is the unspecified address", a)
 	case a.IsLoopback():
-		f.add(at, "%s is a loopback address", a)
+		return a, fmt.Sprintf("%s is a loopback address", a)
 	case a.IsLinkLocalUnicast():
-		f.add(at, "%s is a link-local address", a)
+		return a, fmt.Sprintf("%s is a link-local address", a)
 	case a.IsMulticast():
-		f.add(at, "%s is a multicast address", a)
-	default:
-		return a, true
+		return a, fmt.Sprintf("%s is a multicast address", a)
 	}
-	return a, false
+	return a, ""
 }
 
 // hints returns the hints of an endpoint; nil for none.
@@ -234,9 +237,8 @@ func FromEndpoints(e *v1.Endpoints) (slice *Slice, found []Fault, ok bool) {
 		at := index("subsets", i)
 		var subset Subset
 		for j, p := range s.Ports {
-			at := index(at+".ports", j)
 			port := discovery.EndpointPort{Name: &p.Name, Port: &p.Port, Protocol: &p.Protocol}
-			if p, ok := f.slicePort(&port, at); ok {
+			if p, ok := f.slicePort(&port, item{at + ".ports", j}); ok {
 				subset.Ports = append(subset.Ports, p)
 			}
 		}
@@ -254,8 +256,9 @@ const leaderAnnotation = "control-plane.alpha.kubernetes.io/leader"
 func (f *faults) mirror(list []v1.EndpointAddress, ready bool, at string) []Endpoint { //nolint:staticcheck // as above
 	var out []Endpoint
 	for i, e := range list {
-		a, ok := f.endpointAddr(e.IP, index(at, i)+".ip")
-		if !ok {
+		a, wrong := endpointAddr(e.IP)
+		if wrong != "" {
+			f.add(item{at, i}.field("ip"), "%s", wrong)
 			continue
 		}
 		endpoint := Endpoint{Endpoint: model.Endpoint{Addr: netip.AddrPortFrom(a, 0), Ready: ready, Serving: true}, Who: Who{Pod: pod(e.TargetRef)}}
