@@ -33,6 +33,8 @@ type joiner struct {
 	// triggered are the trigger times of the slices that changed since the last snapshot.
 	triggered []time.Time
 	last      model.Snapshot
+	// stale says that the node or the ranges may be others than in last.
+	stale bool
 }
 
 // A heldSlice is a slice of a part.
@@ -54,6 +56,7 @@ func newJoiner(cfg Config, parts int) *joiner {
 func (j *joiner) set(i int, p Part) {
 	old := j.parts[i]
 	j.parts[i] = p
+	j.stale = j.stale || !old.Nodes.Same(p.Nodes) || !old.ServiceCIDRs.Same(p.ServiceCIDRs) || !slices.Equal(old.Addresses, p.Addresses)
 	for c := range model.Changes(old.Services, p.Services) {
 		j.touched[c.Key] = struct{}{}
 	}
@@ -81,7 +84,7 @@ func (j *joiner) set(i int, p Part) {
 
 // snapshot returns what the parts say now and reports whether that differs from the last time.
 func (j *joiner) snapshot() (model.Snapshot, bool) {
-	s := model.Snapshot{Services: j.services(), Node: j.node(), ServiceCIDRs: j.serviceCIDRs()}
+	s := model.Snapshot{Services: j.services(), Node: j.last.Node, ServiceCIDRs: j.last.ServiceCIDRs}
 	changed := false
 	for range model.Changes(j.last.Services, s.Services) {
 		changed = true
@@ -90,15 +93,14 @@ func (j *joiner) snapshot() (model.Snapshot, bool) {
 	if !changed {
 		s.Services = j.last.Services
 	}
-	if j.last.Node != nil && reflect.DeepEqual(j.last.Node, s.Node) {
-		s.Node = j.last.Node
-	} else {
-		changed = true
-	}
-	if slices.Equal(j.last.ServiceCIDRs, s.ServiceCIDRs) {
-		s.ServiceCIDRs = j.last.ServiceCIDRs
-	} else {
-		changed = true
+	if j.stale || s.Node == nil {
+		if node := j.node(); !reflect.DeepEqual(node, s.Node) {
+			s.Node, changed = node, true
+		}
+		if ranges := j.serviceCIDRs(); !slices.Equal(ranges, s.ServiceCIDRs) {
+			s.ServiceCIDRs, changed = ranges, true
+		}
+		j.stale = false
 	}
 	j.last = s
 	// A change that leads to no snapshot is not programmed: there is nothing to measure.
@@ -119,7 +121,7 @@ func (j *joiner) services() model.Map[model.Name, *model.Service] {
 			continue
 		}
 		joined := objects.Join(objects.Options{AllowExternalIPs: j.cfg.AllowExternalIPs}, service, j.slicesOf(name))
-		if have, ok := edit.Get(name); ok && reflect.DeepEqual(have, joined) {
+		if have, ok := edit.Get(name); ok && have.Equal(joined) {
 			continue
 		}
 		edit.Set(name, joined)

@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"reflect"
 	"slices"
 
 	"github.com/nftproxy/nftproxy/proxier/model"
@@ -18,10 +17,10 @@ func changes(before, after model.Snapshot) (services, endpoints int) {
 				endpoints++
 			}
 		default:
-			if !reflect.DeepEqual(withoutEndpoints(c.Old), withoutEndpoints(c.New)) {
+			if !c.Old.SameButEndpoints(c.New) {
 				services++
 			}
-			if !sameEndpoints(c.Old, c.New) {
+			if !c.Old.SameEndpoints(c.New) {
 				endpoints++
 			}
 		}
@@ -32,29 +31,6 @@ func changes(before, after model.Snapshot) (services, endpoints int) {
 // hasEndpoints reports whether a Service has any.
 func hasEndpoints(s *model.Service) bool {
 	return slices.ContainsFunc(s.Ports, func(p model.Port) bool { return len(p.Endpoints) > 0 })
-}
-
-// withoutEndpoints returns a copy of a Service without its endpoints.
-func withoutEndpoints(s *model.Service) model.Service {
-	out := *s
-	out.Ports = slices.Clone(s.Ports)
-	for i := range out.Ports {
-		out.Ports[i].Endpoints = nil
-	}
-	return out
-}
-
-// sameEndpoints reports whether two Services have the same endpoints.
-func sameEndpoints(a, b *model.Service) bool {
-	return slices.EqualFunc(a.Ports, b.Ports, func(a, b model.Port) bool {
-		return slices.EqualFunc(a.Endpoints, b.Endpoints, func(a, b model.Endpoint) bool {
-			if !reflect.DeepEqual(a.Hints, b.Hints) {
-				return false
-			}
-			a.Hints, b.Hints = nil, nil
-			return a == b
-		})
-	})
 }
 
 // sameTriggers reports whether two snapshots bring the same trigger times, and not times that happen to

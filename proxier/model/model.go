@@ -143,6 +143,36 @@ type Hints struct {
 	Zones, Nodes []string
 }
 
+// Equal reports whether two Services say the same.
+func (s *Service) Equal(o *Service) bool { return s.SameButEndpoints(o) && s.SameEndpoints(o) }
+
+// SameButEndpoints reports whether two Services say the same, whatever their endpoints.
+func (s *Service) SameButEndpoints(o *Service) bool {
+	return s.Name == o.Name && s.Created.Equal(o.Created) && s.ExternalLocal == o.ExternalLocal && s.InternalLocal == o.InternalLocal &&
+		s.Affinity == o.Affinity && s.Scheduler == o.Scheduler && s.HealthCheckNodePort == o.HealthCheckNodePort &&
+		slices.Equal(s.ClusterIPs, o.ClusterIPs) && slices.Equal(s.ExternalIPs, o.ExternalIPs) &&
+		slices.Equal(s.LoadBalancerIPs, o.LoadBalancerIPs) && slices.Equal(s.SourceRanges, o.SourceRanges) &&
+		slices.EqualFunc(s.Ports, o.Ports, func(a, b Port) bool {
+			return a.Name == b.Name && a.Protocol == b.Protocol && a.Port == b.Port && a.NodePort == b.NodePort
+		})
+}
+
+// SameEndpoints reports whether the ports of two Services, in their order, have the same endpoints.
+func (s *Service) SameEndpoints(o *Service) bool {
+	return slices.EqualFunc(s.Ports, o.Ports, func(a, b Port) bool { return slices.EqualFunc(a.Endpoints, b.Endpoints, Endpoint.Equal) })
+}
+
+// Equal reports whether two endpoints say the same.
+func (e Endpoint) Equal(o Endpoint) bool {
+	if e.Hints != o.Hints {
+		if e.Hints == nil || o.Hints == nil || !slices.Equal(e.Hints.Zones, o.Hints.Zones) || !slices.Equal(e.Hints.Nodes, o.Hints.Nodes) {
+			return false
+		}
+		e.Hints, o.Hints = nil, nil
+	}
+	return e == o
+}
+
 // A Node is this node.
 type Node struct {
 	Name string
