@@ -3,6 +3,7 @@ package conntrack
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -10,6 +11,7 @@ import (
 
 	"github.com/nftproxy/nftproxy/nft"
 	"github.com/nftproxy/nftproxy/proxier"
+	"github.com/nftproxy/nftproxy/proxier/model"
 )
 
 // The back-off after a failure, and the longest pause after a pass, which is as long as the pass.
@@ -96,15 +98,34 @@ func (r *Reconciler) Observe(s proxier.Sync) {
 		return // the rules are not in place
 	}
 	r.mu.Lock()
+	news := s.Looked || concerns(r.next.sync, s)
 	r.next.found = append(r.next.found, s.Found...)
 	s.Found = nil
 	r.next.sync = s
 	r.next.mended = r.next.mended || s.Looked && s.Steps > 0
 	r.mu.Unlock()
+	if !news {
+		return // the next one tells
+	}
 	select {
 	case r.wake <- struct{}{}:
 	default:
 	}
+}
+
+// concerns reports whether something may differ between two syncs that matters for entries: in most clusters few
+// Services are of UDP.
+func concerns(last, s proxier.Sync) bool {
+	if s.Snapshot.Node != last.Snapshot.Node || s.Servers.Virtual != last.Servers.Virtual {
+		return true
+	}
+	udp := func(p model.Port) bool { return p.Protocol == model.UDP }
+	for c := range model.Changes(last.Snapshot.Services, s.Snapshot.Services) {
+		if c.HasOld && slices.ContainsFunc(c.Old.Ports, udp) || c.HasNew && slices.ContainsFunc(c.New.Ports, udp) {
+			return true
+		}
+	}
+	return false
 }
 
 // Run deletes what is stale until ctx ends.

@@ -192,6 +192,46 @@ func TestReconcilerWhenToLook(t *testing.T) {
 	}
 }
 
+// TestReconcilerSleeps looks at which syncs the reconciler is woken for.
+func TestReconcilerSleeps(t *testing.T) {
+	resolver, web := dns(endpoints("10.1.0.1:53")...), dns(endpoints("10.1.0.2:80")...)
+	web.Name.Name, web.ClusterIPs = "web", []netip.Addr{netip.MustParseAddr("10.0.0.80")}
+	for i := range web.Ports {
+		web.Ports[i].Protocol = model.TCP
+	}
+	first := synced(resolver)
+	r := New(&memory{}, zap.NewNop(), nil)
+	tests := []struct {
+		name string
+		sync func(*proxier.Sync)
+		want bool
+	}{
+		{"the first", func(s *proxier.Sync) { s.Looked = true }, true},
+		{"the same again", func(*proxier.Sync) {}, false},
+		{"a Service of TCP", func(s *proxier.Sync) { s.Snapshot.Services = services(resolver, web) }, false},
+		{"without it", func(*proxier.Sync) {}, false},
+		{"other endpoints of UDP", func(s *proxier.Sync) { s.Snapshot.Services = services(dns(endpoints("10.1.0.3:53")...)) }, true},
+		{"none of UDP", func(s *proxier.Sync) { s.Snapshot.Services = services(web) }, true},
+		{"a virtual server", func(s *proxier.Sync) { s.Snapshot.Services, s.Servers.Virtual = services(web), 1 }, true},
+		{"without it", func(s *proxier.Sync) { s.Snapshot.Services = services(web) }, true},
+		{"another node", func(s *proxier.Sync) { s.Snapshot.Services, s.Snapshot.Node = services(web), &model.Node{} }, true},
+	}
+	for _, tt := range tests {
+		s := first
+		tt.sync(&s)
+		r.Observe(s)
+		woken := false
+		select {
+		case <-r.wake:
+			woken = true
+		default:
+		}
+		if woken != tt.want {
+			t.Errorf("%s: woken %v; want %v", tt.name, woken, tt.want)
+		}
+	}
+}
+
 // Where little changed only that is looked for.
 func TestReconcilerLooksForWhatChanged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

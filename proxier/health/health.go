@@ -44,8 +44,9 @@ type Config struct {
 // A Server listens on the ports of Services.
 type Server struct {
 	config Config
-	// wanted has the latest of Set.
+	// wanted has the latest of Set, which said last before.
 	wanted chan []opening
+	last   []opening
 
 	// The rest belongs to the goroutine of Run.
 
@@ -80,6 +81,10 @@ func New(c Config) *Server {
 func (s *Server) Set(state *plan.State) {
 	addrs, all := state.NodePortAddrs()
 	w := openings(state.Checks(), addrs, all)
+	if slices.Equal(w, s.last) {
+		return
+	}
+	s.last = w
 	select {
 	case <-s.wanted:
 	default:
@@ -87,8 +92,8 @@ func (s *Server) Set(state *plan.State) {
 	s.wanted <- w
 }
 
-// Run listens and answers until the context ends. What cannot be listened on is tried again with the
-// next Set, and after a while.
+// Run listens and answers until the context ends. What cannot be listened on is tried again after a while, and when
+// something else is to be listened on.
 func (s *Server) Run(ctx context.Context) error {
 	defer s.serving.Wait()
 	defer s.keep(nil)
