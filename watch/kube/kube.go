@@ -24,8 +24,8 @@ import (
 // sourceName is the name of the source in logs and problems.
 const sourceName = "kubernetes"
 
-// What comes together is handed over together: a Service and its first EndpointSlice, or a pod that goes and the one
-// that comes. A change waits for others for gather, and longer if something was handed over less than pace ago.
+// What comes together is handed over together. A change of a Service waits for gather, since its EndpointSlice comes by
+// another stream, and any change if something was handed over less than pace ago.
 const (
 	gather = time.Millisecond
 	pace   = 5 * time.Millisecond
@@ -80,15 +80,21 @@ func (s *Source) Run(ctx context.Context, put func(watch.Part)) error {
 			return nil
 		case <-state.changed:
 		}
-		timer.Reset(max(gather, time.Until(last.Add(pace))))
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-timer.C:
+		wait := time.Until(last.Add(pace))
+		if state.incomplete() {
+			wait = max(wait, gather)
 		}
-		select {
-		case <-state.changed: // is handed over with the rest
-		default:
+		if wait > 0 {
+			timer.Reset(wait)
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-timer.C:
+			}
+			select {
+			case <-state.changed: // is handed over with the rest
+			default:
+			}
 		}
 		last = time.Now()
 		put(state.part())

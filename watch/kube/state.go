@@ -32,6 +32,8 @@ type state struct {
 	// mu guards what follows, the progress of each resource and what the stores hold.
 	mu     sync.Mutex
 	intern interner
+	// newer says that values changed since a part was handed over that others come with.
+	newer bool
 	// spoke says that a part was handed over that does not wait. None does after that.
 	spoke bool
 	// faulty says that the faults of objects changed since objectProblems were made.
@@ -67,6 +69,7 @@ func newState(node string, needPodCIDRs bool) *state {
 	s.services.same, s.nodes.same, s.cidrs.same = same[objects.Service], same[objects.Node], same[objects.ServiceCIDR]
 	s.slices.same = (*objects.Slice).SameEndpoints
 	s.services.intern, s.slices.intern = s.intern.service, s.intern.slice
+	s.services.awaits = true
 	s.nodes.left = unknown
 	return s
 }
@@ -85,6 +88,13 @@ func unknown(n *objects.Node) *objects.Node {
 // same reports whether two values say the same.
 func same[V any](a, b *V) bool { return reflect.DeepEqual(a, b) }
 
+// incomplete reports whether something that belongs to what is to be handed over may be on its way.
+func (s *state) incomplete() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.newer
+}
+
 // signal says that there is something to hand over.
 func (s *state) signal() {
 	select {
@@ -97,6 +107,7 @@ func (s *state) signal() {
 func (s *state) part() watch.Part {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.newer = false
 	var problems []watch.Problem
 	waiting := false
 	for _, p := range []*progress{s.services.progress, s.slices.progress, s.nodes.progress, s.cidrs.progress} {

@@ -28,6 +28,8 @@ type store[O any, K comparable, V any] struct {
 	same func(a, b *V) bool
 	// compare orders keys.
 	compare func(a, b K) int
+	// awaits says that objects of another kind come with these.
+	awaits bool
 	// left returns what stays of an object that is gone; nil for nothing.
 	left func(*V) *V
 
@@ -165,10 +167,10 @@ func (s *store[O, K, V]) set(c *cutObject[K, V]) {
 	switch {
 	case value == nil && ok:
 		s.edit.Delete(c.key)
-		s.state.signal()
+		s.news()
 	case value != have:
 		s.edit.Set(c.key, value)
-		s.state.signal()
+		s.news()
 	}
 	if slices.Equal(s.faults[c.key], c.faults) {
 		return
@@ -179,6 +181,12 @@ func (s *store[O, K, V]) set(c *cutObject[K, V]) {
 		delete(s.faults, c.key)
 	}
 	s.state.faulty = true
+	s.state.signal()
+}
+
+// news says that a value changed.
+func (s *store[O, K, V]) news() {
+	s.state.newer = s.state.newer || s.awaits
 	s.state.signal()
 }
 

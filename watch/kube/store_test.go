@@ -35,6 +35,31 @@ func take(s *state) bool {
 	}
 }
 
+// TestIncomplete looks at what waits for more: a Service, for its endpoints.
+func TestIncomplete(t *testing.T) {
+	s := synced()
+	check := func(what string, err error, signal, incomplete bool) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := take(s); got != signal {
+			t.Errorf("%s: signal %v; want %v", what, got, signal)
+		}
+		if got := s.incomplete(); got != incomplete {
+			t.Errorf("%s: incomplete %v; want %v", what, got, incomplete)
+		}
+	}
+	check("a slice", s.slices.Add(slice("a", "web", "10.0.0.1")), true, false)
+	check("a Service", s.services.Add(service("web", "10.96.0.1")), true, true)
+	check("its slice", s.slices.Add(slice("web-1", "web", "10.0.0.1")), true, true)
+	s.part()
+	check("nothing", nil, false, false)
+	check("the same Service", s.services.Update(service("web", "10.96.0.1")), false, false)
+	check("another slice", s.slices.Add(slice("web-1", "web", "10.0.0.2")), true, false)
+	check("no Service", s.services.Delete(service("web", "10.96.0.1")), true, true)
+}
+
 // TestStore compares a store with an ordinary map over random events: a slice is the same pointer
 // exactly as long as it says the same, and there is a signal exactly if something changed.
 func TestStore(t *testing.T) {
