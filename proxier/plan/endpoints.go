@@ -27,8 +27,16 @@ func choose(v *view, endpoints []model.Endpoint, f nft.Family) candidates {
 	ready := func(e *model.Endpoint) bool { return e.Ready }
 	leaving := func(e *model.Endpoint) bool { return e.Serving && e.Terminating }
 	fits := topology(v, endpoints, f)
+	count := func(ok func(*model.Endpoint) bool) (n int) {
+		for i := range endpoints {
+			if e := &endpoints[i]; familyOf(e.Addr.Addr()) == f && ok(e) {
+				n++
+			}
+		}
+		return n
+	}
 	pick := func(ok func(*model.Endpoint) bool) []netip.AddrPort {
-		var list []netip.AddrPort
+		list := slices.Grow([]netip.AddrPort(nil), count(ok)) // it is kept
 		for i := range endpoints {
 			if e := &endpoints[i]; familyOf(e.Addr.Addr()) == f && ok(e) {
 				list = append(list, e.Addr)
@@ -45,7 +53,7 @@ func choose(v *view, endpoints []model.Endpoint, f nft.Family) candidates {
 	if len(c.local) == 0 {
 		c.local = pick(func(e *model.Endpoint) bool { return leaving(e) && here(e) })
 	}
-	c.any = len(pick(func(e *model.Endpoint) bool { return ready(e) || leaving(e) })) > 0
+	c.any = count(func(e *model.Endpoint) bool { return ready(e) || leaving(e) }) > 0
 	for _, ap := range pick(func(e *model.Endpoint) bool { return here(e) && (ready(e) || leaving(e)) }) {
 		if !slices.Contains(c.hairpin, ap.Addr()) {
 			c.hairpin = append(c.hairpin, ap.Addr())
