@@ -17,8 +17,8 @@ import (
 )
 
 const (
-	// clients is how many addresses clients come from.
-	clients = 250
+	// clients is how many addresses clients come from; manyClients those of a busy Service.
+	clients, manyClients = 250, 30_000
 	// connectPatience is how long a connection may take.
 	connectPatience = time.Second
 	// pingPause is the time between two connections of the client that watches a restart: next to
@@ -160,8 +160,9 @@ func (p *pinger) stop() {
 type way struct {
 	node *node
 	to   []netip.AddrPort
-	// rates are the connections in a second, of each round, knockRates the first packets of connections.
-	rates, knockRates []float64
+	// rates are the connections in a second, of each round, knockRates the first packets of connections, manyRates
+	// those from many addresses.
+	rates, knockRates, manyRates []float64
 }
 
 // ways returns the three ways of a node: straight, through a Service, and through one with affinity.
@@ -230,11 +231,15 @@ func (b *bench) connections(ctx context.Context, nodes []*node, results []*Resul
 				if lost > 0 {
 					b.say("%d connections to %s failed", lost, w[k].to[0])
 				}
-				rate, err := w[k].knocks(b.knocks)
+				few, err := w[k].knocks(b.knocks, clients)
 				if err != nil {
 					return err
 				}
-				w[k].knockRates = append(w[k].knockRates, rate)
+				many, err := w[k].knocks(b.knocks, manyClients)
+				if err != nil {
+					return err
+				}
+				w[k].knockRates, w[k].manyRates = append(w[k].knockRates, few), append(w[k].manyRates, many)
 			}
 		}
 	}
@@ -242,8 +247,9 @@ func (b *bench) connections(ctx context.Context, nodes []*node, results []*Resul
 		r := results[i]
 		r.Plain, r.Sticky = rate(w[0].rates, w[1].rates), rate(w[0].rates, w[2].rates)
 		r.PlainKnocks, r.StickyKnocks = rate(w[0].knockRates, w[1].knockRates), rate(w[0].knockRates, w[2].knockRates)
-		b.say("%s: new connections in a second: %.0f straight, %.0f through a Service, %.0f with affinity; first packets %.0f, %.0f, %.0f",
-			r.Program, r.Plain.Straight, r.Plain.Through, r.Sticky.Through, r.PlainKnocks.Straight, r.PlainKnocks.Through, r.StickyKnocks.Through)
+		r.ManyKnocks = rate(w[0].manyRates, w[2].manyRates)
+		b.say("%s: new connections in a second: %.0f straight, %.0f through a Service, %.0f with affinity; first packets %.0f, %.0f, %.0f, the last from many addresses %.0f",
+			r.Program, r.Plain.Straight, r.Plain.Through, r.Sticky.Through, r.PlainKnocks.Straight, r.PlainKnocks.Through, r.StickyKnocks.Through, r.ManyKnocks.Through)
 	}
 	return nil
 }

@@ -85,8 +85,9 @@ func ignoreKnocks(server *netns.NetNS) error {
 	return nil
 }
 
-// knocks sends a number of knocks from one thread and returns how many the node tracked in a second.
-func (w *way) knocks(n int) (rate float64, err error) {
+// knocks sends a number of knocks from one thread, in turn from a number of addresses, and returns how many the node
+// tracked in a second.
+func (w *way) knocks(n, addresses int) (rate float64, err error) {
 	if err := see.FlushConntrack(w.node.host); err != nil {
 		return 0, err
 	}
@@ -108,7 +109,7 @@ func (w *way) knocks(n int) (rate float64, err error) {
 		start := time.Now()
 		for i := range n {
 			k := &packets[i%len(packets)]
-			k.from(apiserver.Address(firstKnocker, i%clients), uint16(1024+i/clients))
+			k.from(apiserver.Address(firstKnocker, i%addresses), uint16(1024+i/addresses))
 			if err := unix.Sendto(fd, k[:], 0, &unix.SockaddrInet4{Addr: [4]byte(k[16:20])}); err != nil {
 				return fmt.Errorf("knock at %s: %w", w.to[i%len(w.to)], err)
 			}

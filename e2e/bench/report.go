@@ -67,6 +67,7 @@ func lines() []line {
 		{"the same with affinity, 100 endpoints", func(r *Result) string { return r.Sticky.String() }},
 		{"first packets/s: straight / Service (ratio)", func(r *Result) string { return r.PlainKnocks.String() }},
 		{"first packets/s with affinity, 100 endpoints", func(r *Result) string { return r.StickyKnocks.String() }},
+		{"the same from 30,000 addresses", func(r *Result) string { return r.ManyKnocks.String() }},
 		{"another's transaction during the first load: p99 / max", func(r *Result) string {
 			if r.Foreign.N == 0 {
 				return "-"

@@ -67,8 +67,9 @@ type Result struct {
 	// Steady and Peak are bytes of resident memory, Kernel those that the kernel took for the rules.
 	Steady, Peak, Kernel int64
 	Plain, Sticky        Rate
-	// PlainKnocks and StickyKnocks are about first packets of connections only.
-	PlainKnocks, StickyKnocks Rate
+	// PlainKnocks and StickyKnocks are about first packets of connections only; ManyKnocks are StickyKnocks from many
+	// addresses.
+	PlainKnocks, StickyKnocks, ManyKnocks Rate
 	// Foreign is how long another process waited for each of its transactions during the first load.
 	Foreign Latency
 	// APICPU is what the API server used meanwhile.

@@ -48,7 +48,7 @@ the real ones: the real one takes hours to create 50,000 Services.
 * New connections: TCP, made and broken off at once, by two clients from 250 addresses through the node, in rounds
   that take turns: straight to ten endpoints, through a Service with the same ten, through one with session affinity and 100.
   Most of that is the work of TCP at both ends. First packets: only those (SYNs), from one thread, dropped by the
-  server, 100,000 in each round.
+  server, 100,000 in each round: from 250 addresses, and from 30,000 as clients of a busy Service are.
 * Another's transaction: another process adds an element to a table of its own every 5 ms during the first load of
   nftproxy, which is one more, by itself.
 `
