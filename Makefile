@@ -76,11 +76,13 @@ bench: setup-bench ## measure nftproxy beside kube-proxy, with BENCH_FLAGS; -hel
 
 # In the virtual machine nothing can be built, and what is written is gone.
 .PHONY: bench-ipvs
-bench-ipvs: setup-bench build bin/vm ## the same for IPVS, in a virtual machine; the results go to bin/RESULTS-ipvs.md, too (root)
+bench-ipvs: setup-bench build bin/vm ## the same for IPVS, in a virtual machine, into e2e/bench/RESULTS-IPVS.md (root)
 	@.tools/setup ipset=ipset iptables-restore=iptables
 	go build -o bin/bench ./e2e/bench
 	bin/bench -prepare
-	bin/vm -memory 4096 -limit 3h bin/bench -mode ipvs -sizes 2000 -n 20 -write -nftproxy bin/nftproxy $(BENCH_FLAGS) | tee bin/RESULTS-ipvs.md
+	bin/vm -memory 4096 -limit 3h bin/bench -mode ipvs -sizes 2000 -n 20 -write -nftproxy bin/nftproxy $(BENCH_FLAGS) > bin/RESULTS-IPVS.md
+	mv bin/RESULTS-IPVS.md e2e/bench/RESULTS-IPVS.md
+	@cat e2e/bench/RESULTS-IPVS.md
 
 .PHONY: profile
 profile: setup-bench ## CPU and heap profiles of nftproxy at 10,000 Services in bin/profile (root)

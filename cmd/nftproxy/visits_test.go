@@ -71,6 +71,7 @@ func worlds() []world {
 		{name: "TCP", protocol: v1.ProtocolTCP},
 		{name: "UDP", protocol: v1.ProtocolUDP},
 		{name: "IPVS", protocol: v1.ProtocolTCP, ipvs: true},
+		{name: "IPVS-UDP", protocol: v1.ProtocolUDP, ipvs: true},
 	}
 }
 
