@@ -104,6 +104,11 @@ func (b *bench) size(ctx context.Context, services int) (results []*Result, err 
 			return results, fmt.Errorf("%s: %w", p.name, err)
 		}
 		results = append(results, r)
+		if b.mode == modeIPVS {
+			if err := see.OpenIPVS(nodes[i].host, 0).Clear(); err != nil {
+				return results, err
+			}
+		}
 		if r.Skipped == "" {
 			ready, done = append(ready, nodes[i]), append(done, r)
 		}

@@ -40,19 +40,50 @@ func OpenIPVS(ns *netns.NetNS, full int) *IPVS { return &IPVS{ns: ns, full: full
 // Close closes it.
 func (v *IPVS) Close() error { return nil }
 
+// connect connects to IPVS and reports whether it is there.
+func (v *IPVS) connect() (bool, error) {
+	if v.client != nil {
+		return true, nil
+	}
+	err := v.ns.Do(func() (err error) {
+		v.client, err = ipvs.New()
+		return err
+	})
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return false, nil
+	case err != nil:
+		return false, fmt.Errorf("connect to IPVS: %w", err)
+	}
+	return true, nil
+}
+
+// Clear removes all virtual servers. While two namespaces have some, Linux 6.1 lists only part of them in
+// /proc/net/ip_vs: where it goes on after a page it counts those of one, and those of all until then.
+func (v *IPVS) Clear() error {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if ok, err := v.connect(); !ok {
+		return err
+	}
+	all, err := v.client.Services()
+	if err != nil {
+		return fmt.Errorf("list the virtual servers: %w", err)
+	}
+	for i := range all {
+		if err := v.client.RemoveService(all[i].Service); err != nil {
+			return fmt.Errorf("remove virtual server %s: %w", all[i].Address, err)
+		}
+	}
+	return nil
+}
+
 // destinations returns the destinations of a virtual server that take connections; none if there is none.
 func (v *IPVS) destinations(a netip.AddrPort) (list []netip.Addr, exists bool, err error) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
-	if v.client == nil {
-		if err := v.ns.Do(func() (err error) {
-			v.client, err = ipvs.New()
-			return err
-		}); errors.Is(err, fs.ErrNotExist) {
-			return nil, false, nil
-		} else if err != nil {
-			return nil, false, fmt.Errorf("connect to IPVS: %w", err)
-		}
+	if ok, err := v.connect(); !ok {
+		return nil, false, err
 	}
 	all, err := v.client.Destinations(ipvs.Service{Address: a.Addr(), Port: a.Port(), Protocol: ipvs.TCP, Family: ipvs.INET})
 	if errors.Is(err, unix.ESRCH) || errors.Is(err, fs.ErrNotExist) {
