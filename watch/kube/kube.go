@@ -24,8 +24,8 @@ import (
 // sourceName is the name of the source in logs and problems.
 const sourceName = "kubernetes"
 
-// What comes together is handed over together. A change of a Service waits for gather, since its EndpointSlice comes by
-// another stream, and any change if something was handed over less than pace ago.
+// What comes together is handed over together. A Service, and an EndpointSlice that comes or goes, wait for gather, since
+// what belongs to them comes by another stream, and any change if something was handed over less than pace ago.
 const (
 	gather = time.Millisecond
 	pace   = 5 * time.Millisecond

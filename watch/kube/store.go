@@ -28,7 +28,7 @@ type store[O any, K comparable, V any] struct {
 	same func(a, b *V) bool
 	// compare orders keys.
 	compare func(a, b K) int
-	// awaits says that objects of another kind come with these.
+	// awaits says that others may change with these, and not only come and go.
 	awaits bool
 	// left returns what stays of an object that is gone; nil for nothing.
 	left func(*V) *V
@@ -167,10 +167,10 @@ func (s *store[O, K, V]) set(c *cutObject[K, V]) {
 	switch {
 	case value == nil && ok:
 		s.edit.Delete(c.key)
-		s.news()
+		s.news(true)
 	case value != have:
 		s.edit.Set(c.key, value)
-		s.news()
+		s.news(!ok || s.awaits)
 	}
 	if slices.Equal(s.faults[c.key], c.faults) {
 		return
@@ -184,9 +184,10 @@ func (s *store[O, K, V]) set(c *cutObject[K, V]) {
 	s.state.signal()
 }
 
-// news says that a value changed.
-func (s *store[O, K, V]) news() {
-	s.state.newer = s.state.newer || s.awaits
+// news says that there is something to hand over, and whether something else may come with it: a Service and its
+// EndpointSlice come and go by two streams, in either order.
+func (s *store[O, K, V]) news(more bool) {
+	s.state.newer = s.state.newer || more
 	s.state.signal()
 }
 

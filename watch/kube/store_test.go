@@ -35,7 +35,7 @@ func take(s *state) bool {
 	}
 }
 
-// TestIncomplete looks at what waits for more: a Service, for its endpoints.
+// TestIncomplete looks at what waits for more: all but the change of an endpoint.
 func TestIncomplete(t *testing.T) {
 	s := synced()
 	check := func(what string, err error, signal, incomplete bool) {
@@ -50,13 +50,15 @@ func TestIncomplete(t *testing.T) {
 			t.Errorf("%s: incomplete %v; want %v", what, got, incomplete)
 		}
 	}
-	check("a slice", s.slices.Add(slice("a", "web", "10.0.0.1")), true, false)
+	check("a slice", s.slices.Add(slice("web-1", "web", "10.0.0.1")), true, true)
+	s.part()
 	check("a Service", s.services.Add(service("web", "10.96.0.1")), true, true)
-	check("its slice", s.slices.Add(slice("web-1", "web", "10.0.0.1")), true, true)
 	s.part()
 	check("nothing", nil, false, false)
 	check("the same Service", s.services.Update(service("web", "10.96.0.1")), false, false)
-	check("another slice", s.slices.Add(slice("web-1", "web", "10.0.0.2")), true, false)
+	check("another endpoint", s.slices.Update(slice("web-1", "web", "10.0.0.2")), true, false)
+	check("no slice", s.slices.Delete(slice("web-1", "web", "10.0.0.2")), true, true)
+	s.part()
 	check("no Service", s.services.Delete(service("web", "10.96.0.1")), true, true)
 }
 
