@@ -134,15 +134,22 @@ func loadAhead(conn *kernel.Conn, log *zap.Logger) error {
 	return nil
 }
 
+// steadyGOGC is how much garbage there may be, in percent of what is in use: at 10,000 Services with 10 endpoints 113 MiB
+// are resident, and with 100 127 MiB. A change of an endpoint costs 0.75 ms with either.
+const steadyGOGC = 75
+
 // freeStartMemory gives back after the first sync what only the start needed. The first load of a large cluster makes
 // more garbage than all that follows, and the runtime would keep room for as much again.
 //
-// GOGC stays what it is: at 10,000 Services with 10 endpoints 200 and 400 until the first sync made it neither sooner
-// nor cheaper than 100, in three runs each.
+// From then on GOGC is steadyGOGC, unless the operator chose one. Until the first sync it is Go's own: at 10,000 Services
+// with 10 endpoints 200 and 400 made it neither sooner nor cheaper than 100, in three runs each.
 func freeStartMemory(ctx context.Context, synced <-chan struct{}) error {
 	select {
 	case <-ctx.Done():
 	case <-synced:
+		if os.Getenv("GOGC") == "" {
+			debug.SetGCPercent(steadyGOGC)
+		}
 		debug.FreeOSMemory()
 	}
 	return nil
