@@ -18,6 +18,8 @@ const (
 	samples = 64
 	// pollPause is the time between two looks.
 	pollPause = 2 * time.Millisecond
+	// countPause is the longest time between two looks at everything.
+	countPause = 250 * time.Millisecond
 	// restPatience is how long a program may take to come to rest.
 	restPatience = time.Minute
 )
@@ -143,8 +145,8 @@ func (r *run) synced(ctx context.Context, n int) error {
 		if count >= n+len(trafficServices()) {
 			return nil
 		}
-		// Looking at everything takes the program's time: a tenth at most.
-		if err := r.pause(ctx, max(pollPause, 10*time.Since(began))); err != nil {
+		// Looking at everything takes the program's time: a tenth at most, but what it adds to the result is limited, too.
+		if err := r.pause(ctx, min(max(pollPause, 10*time.Since(began)), countPause)); err != nil {
 			return err
 		}
 	}

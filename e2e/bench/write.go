@@ -32,7 +32,8 @@ const explained = `At each size both programs ran in turn, each in a network nam
 our own (e2e/bench/apiserver), a process that lists and watches like the real one, in protobuf, with objects like
 the real ones: the real one takes hours to create 50,000 Services.
 
-* First sync: from the start of the process until the kernel holds the front end of every Service, asked for every 2 ms.
+* First sync: from the start of the process until the kernel holds the front end of every Service, asked for every 2 ms,
+  and in the end every 250 ms.
 * One change: from the moment before the API server writes the event to the socket until the kernel's notification of
   the commit arrives, which the kernel sends after it. One change at a time, each after the one before was done, and for
   kube-proxy after its minSyncPeriod of 1 s was over, so that it does not count. A Service that is added is there when its
