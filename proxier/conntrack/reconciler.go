@@ -29,6 +29,10 @@ const grace = 100 * time.Millisecond
 // times as fast as it hands it over.
 const fewFronts = 4
 
+// maxSkipped is after how many syncs that are of no concern the table hears of them all the same: until then it keeps the
+// Services in memory that they replaced.
+const maxSkipped = 256
+
 // A Kernel holds the entries. Package proxier/conntrack/kernel is the real one.
 type Kernel interface {
 	// DeleteUDP deletes the UDP entries of a family and of the default zone that are stale, and returns
@@ -57,6 +61,8 @@ type Reconciler struct {
 
 	mu   sync.Mutex // protects next
 	next input
+	// skipped counts the syncs that woke nobody since one did; it belongs to Observe.
+	skipped int
 
 	// The rest belongs to the goroutine of Run.
 
@@ -104,9 +110,10 @@ func (r *Reconciler) Observe(s proxier.Sync) {
 	r.next.sync = s
 	r.next.mended = r.next.mended || s.Looked && s.Steps > 0
 	r.mu.Unlock()
-	if !news {
+	if r.skipped++; !news && r.skipped < maxSkipped {
 		return // the next one tells
 	}
+	r.skipped = 0
 	select {
 	case r.wake <- struct{}{}:
 	default:

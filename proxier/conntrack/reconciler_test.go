@@ -216,19 +216,33 @@ func TestReconcilerSleeps(t *testing.T) {
 		{"without it", func(s *proxier.Sync) { s.Snapshot.Services = services(web) }, true},
 		{"another node", func(s *proxier.Sync) { s.Snapshot.Services, s.Snapshot.Node = services(web), &model.Node{} }, true},
 	}
+	observe := func(s proxier.Sync) (woken bool) {
+		r.Observe(s)
+		select {
+		case <-r.wake:
+			return true
+		default:
+			return false
+		}
+	}
 	for _, tt := range tests {
 		s := first
 		tt.sync(&s)
-		r.Observe(s)
-		woken := false
-		select {
-		case <-r.wake:
-			woken = true
-		default:
-		}
-		if woken != tt.want {
+		if woken := observe(s); woken != tt.want {
 			t.Errorf("%s: woken %v; want %v", tt.name, woken, tt.want)
 		}
+	}
+
+	// What is of no concern is taken over in the end.
+	observe(first)
+	n := 1
+	for ; !observe(first); n++ {
+		if n > maxSkipped {
+			t.Fatalf("not woken by %d syncs that are of no concern", n)
+		}
+	}
+	if n != maxSkipped {
+		t.Errorf("woken by the %d. sync that is of no concern; want the %d.", n, maxSkipped)
 	}
 }
 

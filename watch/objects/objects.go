@@ -83,8 +83,8 @@ func (f *faults) plainName(name string) bool {
 	return true
 }
 
-// simpleLabel reports whether a name is a legal one without a dot, as nearly all are. The regular expressions of package
-// validation take longer than all else that is read of an object.
+// simpleLabel reports whether a name is a legal one without a dot, as nearly all are: they need not be matched with the
+// regular expressions of package validation at each event.
 func simpleLabel(s string) bool {
 	if len(s) == 0 || len(s) > validation.DNS1123LabelMaxLength || s[0] == '-' || s[len(s)-1] == '-' {
 		return false
