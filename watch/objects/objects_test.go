@@ -475,3 +475,38 @@ func TestFromNodeLeaving(t *testing.T) {
 		})
 	}
 }
+
+// TestSameEndpoints changes what a slice says of endpoints, and what it does not.
+func TestSameEndpoints(t *testing.T) {
+	full := func() *Slice {
+		return &Slice{
+			Name: model.Name{Namespace: "a", Name: "b-1"}, Service: model.Name{Namespace: "a", Name: "b"},
+			Subsets: []Subset{{
+				Ports:     []SlicePort{{Name: "p", Protocol: model.TCP, Port: 80}},
+				Endpoints: []Endpoint{{Endpoint: model.Endpoint{Addr: netip.MustParseAddrPort("10.0.0.1:0")}, Who: Who{Pod: 1, Zone: 2}}},
+			}},
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*Slice)
+		same   bool
+	}{
+		{"nothing", func(*Slice) {}, true},
+		{"what triggered it", func(s *Slice) { s.Triggered = time.Unix(1, 0) }, true},
+		{"the name", func(s *Slice) { s.Name.Name = "c" }, false},
+		{"the Service", func(s *Slice) { s.Service.Name = "c" }, false},
+		{"a port", func(s *Slice) { s.Subsets[0].Ports[0].Port = 81 }, false},
+		{"an address", func(s *Slice) { s.Subsets[0].Endpoints[0].Addr = netip.MustParseAddrPort("10.0.0.2:0") }, false},
+		{"a pod", func(s *Slice) { s.Subsets[0].Endpoints[0].Who.Pod = 3 }, false},
+		{"a zone", func(s *Slice) { s.Subsets[0].Endpoints[0].Who.Zone = 3 }, false},
+		{"no endpoint", func(s *Slice) { s.Subsets[0].Endpoints = nil }, false},
+		{"another subset", func(s *Slice) { s.Subsets = append(s.Subsets, Subset{}) }, false},
+	} {
+		a, b := full(), full()
+		tt.change(b)
+		if got := a.SameEndpoints(b); got != tt.same {
+			t.Errorf("%s: SameEndpoints = %v; want %v", tt.name, got, tt.same)
+		}
+	}
+}
